@@ -1,0 +1,244 @@
+"""The life of a job: submitted, claimed, held, recorded. A job's state changes here and nowhere else.
+
+    queued ──claim──▶ running ──record──▶ succeeded | partially_succeeded | failed | cancelled
+       ▲                 │  └──cancel──▶ cancelling ──record / reap──▶ any of the four
+       └── retry, release, lease lost
+
+Whoever holds the token of the job's lease may write its effects. Each function is one short transaction of its own,
+unless it says otherwise; the connections are in autocommit.
+"""
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from headwater import db, failpoints, ids
+from headwater.db import Connection
+from headwater.errors import DeadlineExceeded, LeaseLost
+from headwater.jobs import dispatching, statements
+from headwater.jobs.kinds import KINDS, Kind
+from headwater.jobs.outcome import (
+    FAILING_CODES,
+    Cancelled,
+    Failed,
+    JobFailure,
+    Outcome,
+    Progress,
+    Released,
+    Succeeded,
+    failed,
+)
+from headwater.settings import JobSettings
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A running job that is ours while its lease lives.
+
+    `config`, `validation` and `reading` are those of the version that the job is pinned to; `current_config` is the
+    one that counts now, None for an unsaved test. `seconds_left` until the deadline, measured at the claim.
+    """
+
+    job_id: UUID
+    token: UUID
+    organization_id: UUID
+    project_id: UUID
+    data_source_id: UUID | None
+    kind: Kind
+    type: str
+    params: Mapping[str, Any]
+    config: Mapping[str, Any]
+    current_config: Mapping[str, Any] | None
+    validation: Mapping[str, Any]
+    reading: Mapping[str, Any]
+    config_version: int | None
+    attempt: int
+    attempts_left: int
+    seconds_left: float
+    created_by: UUID | None
+    request_id: str | None
+
+    @property
+    def subject_id(self) -> UUID:
+        """Whose credentials the job uses: its data source's, or its own for an unsaved test."""
+        return self.data_source_id or self.job_id
+
+
+def claim(connection: Connection, job_id: UUID, *, worker: str, settings: JobSettings) -> Claim | None:
+    """Make the queued job ours, or None if somebody else has it, it is final, or a cap is reached.
+
+    Ours, it leaves the connection acting for the job's organization, until `statements.act_for_nobody`.
+    """
+    failpoints.reach("claim.begun")
+    token = ids.new()
+    statement = statements.claim(
+        job_id=job_id,
+        token=token,
+        worker=worker,
+        lease_seconds=settings.lease_seconds,
+        running_limit=settings.running_per_organization,
+        source_limit=settings.running_per_source,
+    )
+    with connection.transaction():
+        row = None
+        if db.run(connection, statements.act_for_owner(job_id)).fetchone() is not None:
+            db.run(connection, statements.hold_organization())
+            row = db.run(connection, statement).fetchone()
+    if row is None:
+        # Left rung, it would wait for the next ring; if a cap refused it, the dispatcher is to know now.
+        db.run(connection, dispatching.unring([job_id]))
+        db.run(connection, statements.act_for_nobody())
+        return None
+    failpoints.reach("claim.committed")
+    return Claim(
+        job_id=job_id,
+        token=token,
+        organization_id=row["organization_id"],
+        project_id=row["project_id"],
+        data_source_id=row["data_source_id"],
+        kind=KINDS[row["kind"]],
+        type=row["type"],
+        params=row["params"],
+        config=row["config"],
+        current_config=row["current_config"],
+        validation=row["validation"] or {},
+        reading=row["reading"] or {},
+        config_version=row["config_version"],
+        attempt=row["attempt"],
+        attempts_left=row["max_attempts"] - (row["attempt"] - row["interruptions"]),
+        seconds_left=row["seconds_left"],
+        created_by=row["created_by"],
+        request_id=row["request_id"],
+    )
+
+
+def beat(connection: Connection, claim: Claim, *, settings: JobSettings) -> bool:
+    """Extend the lease; True if somebody asked to cancel. Raises `LeaseLost`."""
+    failpoints.reach("beat.begun")
+    statement = statements.beat(job_id=claim.job_id, token=claim.token, lease_seconds=settings.lease_seconds)
+    cancel = _cancel_flag(connection, statement)
+    failpoints.reach("beat.sent")
+    return cancel
+
+
+def report(connection: Connection, claim: Claim, progress: Progress) -> bool:
+    """Write progress; True if somebody asked to cancel. Raises `LeaseLost`."""
+    return _cancel_flag(connection, statements.report(job_id=claim.job_id, token=claim.token, progress=progress))
+
+
+@contextmanager
+def fenced(connection: Connection, claim: Claim) -> Iterator[Connection]:
+    """One transaction of effects: written while the lease is ours, or not at all. Raises `LeaseLost`.
+
+    Short, and with no call to a customer's system inside. Shared counters are touched last.
+    """
+    with connection.transaction():
+        db.set_organization(connection, claim.organization_id)
+        if db.run(connection, statements.hold(job_id=claim.job_id, token=claim.token)).fetchone() is None:
+            raise LeaseLost
+        failpoints.reach("batch.begun")
+        yield connection
+        failpoints.reach("batch.written")
+    failpoints.reach("batch.committed")
+
+
+def record(
+    connection: Connection, claim: Claim, outcome: Outcome, progress: Progress, *, settings: JobSettings
+) -> str | None:
+    """Write down how the attempt ended; the job's status now, or None if the lease was lost and nothing is written."""
+    failpoints.reach("record.begun")
+    row = db.run(connection, _record_statement(claim, outcome, progress, settings)).fetchone()
+    failpoints.reach("record.committed")
+    if row is None:
+        return None
+    db.run(connection, statements.notify(claim.job_id))
+    return str(row["status"])
+
+
+def reap(connection: Connection, *, settings: JobSettings) -> list[tuple[UUID, str]]:
+    """Take back leases that ran out; (job, status) of each."""
+    crash = JobFailure(
+        code="worker_crash",
+        message="Two workers in a row died while they ran this job.",
+        hint="A file that needs more memory than a worker has is the usual cause; see the runbook.",
+    )
+    failpoints.reach("reap.begun")
+    rows = db.run(
+        connection,
+        statements.reap(
+            error=crash.as_json(),
+            deadline_error=failed(DeadlineExceeded()).failure.as_json(),
+            base_seconds=settings.retry_base_seconds,
+            cap_seconds=settings.retry_cap_seconds,
+        ),
+    ).fetchall()
+    if rows:
+        failpoints.reach("reap.committed")
+    for row in rows:
+        db.run(connection, statements.notify(row["id"]))
+    return [(row["id"], row["status"]) for row in rows]
+
+
+def retry_delay(attempt: int, retry_after_seconds: float | None, settings: JobSettings) -> float:
+    """Seconds until the next attempt: full jitter below base * 2^attempt, never sooner than the source asked for."""
+    ceiling = min(settings.retry_cap_seconds, settings.retry_base_seconds * 2**attempt)
+    return max(random.uniform(0, ceiling), retry_after_seconds or 0)  # noqa: S311 - jitter, not a secret
+
+
+def _cancel_flag(connection: Connection, statement: db.Statement) -> bool:
+    row = db.run(connection, statement).fetchone()
+    if row is None:
+        raise LeaseLost
+    return bool(row["cancel"])
+
+
+def _record_statement(claim: Claim, outcome: Outcome, progress: Progress, settings: JobSettings) -> db.Statement:
+    status, act, attempt_outcome = "queued", "job.requeued", "released"
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    delay = 0.0
+    match outcome:
+        case Succeeded():
+            status = attempt_outcome = "partially_succeeded" if outcome.partially else "succeeded"
+            act, result = f"job.{status}", outcome.result
+            progress = replace(progress, percent=100, eta_seconds=None)
+        case Cancelled():
+            status, attempt_outcome, act = "cancelled", "cancelled", "job.cancelled"
+        case Failed(failure=failure) if failure.retryable and claim.attempts_left > 0:
+            attempt_outcome, error = "retried", failure.as_json()
+            delay = retry_delay(claim.attempt, outcome.retry_after_seconds, settings)
+        case Failed(failure=failure):
+            status, attempt_outcome, act, error = "failed", "failed", "job.failed", failure.as_json()
+        case Released():
+            pass
+    verdict, reason = _verdict(claim.kind, outcome) if status != "queued" else (None, None)
+    return statements.record(
+        job_id=claim.job_id,
+        token=claim.token,
+        status=status,
+        attempt_outcome=attempt_outcome,
+        act=act,
+        result=result,
+        error=error,
+        progress=progress,
+        delay_seconds=delay,
+        released=isinstance(outcome, Released),
+        verdict=verdict,
+        verdict_reason=reason,
+    )
+
+
+def _verdict(kind: Kind, outcome: Outcome) -> tuple[str | None, str | None]:
+    """What the outcome says about the source: ready, failing with the reason, or nothing."""
+    match outcome:
+        case Succeeded(result=result) if kind.name == "connection_test":
+            return ("ready", None) if result["success"] else ("failing", result["message"])
+        case Succeeded() if kind.name == "sync":
+            return "ready", None
+        case Failed(failure=failure) if kind.name == "sync" and failure.code in FAILING_CODES:
+            return "failing", failure.message
+        case _:
+            return None, None

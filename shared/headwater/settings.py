@@ -1,0 +1,266 @@
+"""Settings from the environment, one group per concern. Each process builds only the groups that it needs.
+
+Every variable starts with `HEADWATER_`; `docs/settings.md` lists them all. Generic variables (`DATABASE_URL`,
+`PG*`, `CELERY_*`, `AWS_*`) are never read.
+"""
+
+import ipaddress
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from headwater import ids
+from headwater.errors import NotFound
+
+_ASYMMETRIC: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_SHORTEST_TOKEN: Final = 16
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="ignore")
+
+
+class DatabaseSettings(_Settings):
+    """Where Postgres is."""
+
+    database_url: str = Field(description="postgresql://user:password@host:port/database")
+    database_pool: int = Field(default=8, ge=1, le=200, description="connections of one API process, per lane")
+
+
+class LoginSettings(_Settings):
+    """With which login each service will come. Only `headwater admin migrate` has this group: it makes them."""
+
+    api_database_url: str | None = None
+    worker_database_url: str | None = None
+    scheduler_database_url: str | None = None
+
+
+class RedisSettings(_Settings):
+    """Where the doorbell is."""
+
+    redis_url: str = Field(description="redis://:password@host:port/0, of a Redis or Valkey for Headwater alone")
+
+
+def _networks(value: str) -> str:
+    """CIDRs, separated by commas, without blanks. Raises `ValueError`."""
+    networks = []
+    for part in filter(None, map(str.strip, value.split(","))):
+        try:
+            network = ipaddress.ip_network(part)
+        except ValueError:
+            raise ValueError(
+                f"{part}: each must be an address, or a network such as 10.1.0.0/16 without bits of a host;"
+                " between two stands a comma"
+            ) from None
+        if network.prefixlen == 0:
+            raise ValueError(f"{part}: that is everybody, and everybody could then name any address")
+        networks.append(str(network))
+    return ",".join(networks)
+
+
+class ApiSettings(_Settings):
+    """The API process."""
+
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8000, ge=0, le=65535)
+    pepper_file: Path = Field(description="32 random bytes, base64; keys the hashes of API keys and idempotency")
+    max_body_bytes: int = Field(default=1024 * 1024, description="largest JSON body")
+    rate_limit: int = Field(default=0, ge=0, description="requests a second of one key; 0 is no limit")
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        default="", description="CIDRs, separated by commas: from there X-Forwarded-For and -Proto are believed"
+    )
+
+
+def is_https_or_loopback(url: str) -> bool:
+    """Whether what is read at `url` comes from its host: over TLS, or without leaving this machine."""
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname or "", parts.port  # a port that is none raises too
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _json_object(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError('must be a JSON object, such as {"a value of the claim": "what it stands for"}')
+    return found
+
+
+def _organization_id(value: Any) -> Any:
+    try:
+        return ids.decode("org", value) if isinstance(value, str) else value
+    except NotFound:
+        raise ValueError("must be the id of an organization: org_ and 26 characters") from None
+
+
+def _issuer(value: str) -> str:
+    if not is_https_or_loopback(value) or set("@?#") & set(value):
+        raise ValueError(
+            "must be an https:// URL without user, query and fragment (http:// only on a loopback address)"
+        )
+    return value
+
+
+class OidcSettings(_Settings):
+    """Sign-in with tokens of an OpenID Connect provider; off without an issuer. Only the API has this group."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
+
+    oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = Field(
+        default=None, description="exactly as the provider's own document spells it"
+    )
+    oidc_audience: str | None = Field(default=None, description="one of a token's `aud`; goes with the issuer")
+    oidc_algorithms: str = Field(default="RS256,ES256,EdDSA", description="of signatures, separated by commas")
+    oidc_organization_claim: str = Field(default="headwater_organization", description="says for which organization")
+    oidc_organizations: Annotated[
+        dict[str, Annotated[UUID, BeforeValidator(_organization_id)]] | None, NoDecode, BeforeValidator(_json_object)
+    ] = Field(default=None, description="JSON: a value of that claim to org_...; without it the claim holds the id")
+    oidc_role_claim: str | None = Field(default=None, description="without it members have the role they have here")
+    oidc_roles: Annotated[
+        dict[str, Literal["admin", "operator", "viewer"]] | None, NoDecode, BeforeValidator(_json_object)
+    ] = Field(default=None, description="JSON: a value of that claim to a role; without it the claim holds the role")
+
+    @field_validator("oidc_algorithms")
+    @classmethod
+    def _all_asymmetric(cls, value: str) -> str:
+        names = [name.strip() for name in value.split(",")]
+        if refused := [name for name in names if name not in _ASYMMETRIC]:
+            raise ValueError(f"{', '.join(refused)}: each must be one of {', '.join(_ASYMMETRIC)}")
+        return ",".join(names)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.oidc_issuer and not self.oidc_audience:
+            raise ValueError("HEADWATER_OIDC_ISSUER needs HEADWATER_OIDC_AUDIENCE: a token says for whom it was made")
+        if self.oidc_roles is not None and self.oidc_role_claim is None:
+            raise ValueError("HEADWATER_OIDC_ROLES needs HEADWATER_OIDC_ROLE_CLAIM: which claim has these values?")
+        return self
+
+    @property
+    def algorithms(self) -> frozenset[str]:
+        """The names in `oidc_algorithms`."""
+        return frozenset(self.oidc_algorithms.split(","))
+
+
+class VaultSettings(_Settings):
+    """Only the worker and `headwater admin` have this group."""
+
+    master_key_file: Path = Field(description="wraps the organizations' private keys")
+
+
+class EgressSettings(_Settings):
+    """Where the worker may connect to beside the public internet."""
+
+    egress_allow: str = Field(default="", description="CIDRs, separated by commas")
+    allow_ambient_credentials: bool = Field(default=False, description="sources may use the worker's own role")
+    local_files_roots: str = Field(default="", description="paths, separated by colons")
+    gcs_token_url: str | None = Field(default=None, description="token endpoint instead of Google's")
+
+
+class UploadSettings(_Settings):
+    """Where uploaded files are kept: a folder, or a bucket for many machines. API, workers and scheduler share it."""
+
+    uploads_dir: Path | None = Field(default=None, description="a folder that all of them see")
+    uploads_bucket: str | None = Field(default=None, description="a bucket, instead of the folder")
+    uploads_prefix: str = Field(default="", description="what its keys start with")
+    uploads_region: str = Field(default="us-east-1", description="the bucket's region")
+    uploads_endpoint_url: str | None = Field(default=None, description="origin of an S3-compatible store")
+    uploads_access_key_id: str | None = Field(default=None, description="goes with the bucket")
+    uploads_secret_access_key: SecretStr | None = Field(default=None, description="goes with the bucket")
+
+    @model_validator(mode="after")
+    def _bucket_has_keys(self) -> Self:
+        if self.uploads_bucket and not (self.uploads_access_key_id and self.uploads_secret_access_key):
+            raise ValueError("HEADWATER_UPLOADS_BUCKET needs HEADWATER_UPLOADS_ACCESS_KEY_ID and its secret")
+        return self
+
+
+class JobSettings(_Settings):
+    """The clockwork of jobs. The defaults are the product's promise; tests shorten them."""
+
+    lease_seconds: float = Field(default=30, gt=0, description="a lease that is not extended ends after this")
+    heartbeat_seconds: float = Field(default=5, gt=0)
+    grace_seconds: float = Field(default=5, gt=0, description="after a deadline or cancel, before the child is ended")
+    drain_seconds: float = Field(default=5, ge=0, description="a stopping worker lets jobs run on for this long")
+    rering_seconds: float = Field(default=15, gt=0, description="rung and not claimed for this long: rung again")
+    retry_base_seconds: float = Field(default=2, ge=0)
+    retry_cap_seconds: float = Field(default=300, ge=0)
+    running_per_organization: int = Field(default=16, ge=1, description="jobs of one organization at once")
+    running_per_source: int = Field(default=4, ge=1, description="jobs of one data source at once")
+
+
+class WebhookSettings(_Settings):
+    """The deliverer."""
+
+    webhook_slots: int = Field(default=32, ge=1, le=256, description="requests of one process at once")
+    webhook_slots_per_endpoint: int = Field(default=4, ge=1, description="of them, to one webhook")
+    webhook_timeout_seconds: float = Field(default=15, gt=0, le=30, description="from the look-up to the answer's end")
+    webhook_disable_days: float = Field(default=5, gt=0, description="failing for so long, a webhook is switched off")
+
+
+class RetentionSettings(_Settings):
+    """How long the scheduler keeps what has ended."""
+
+    job_retention_days: int = Field(default=90, ge=1, description="ended jobs, with their events and rejects")
+    webhook_retention_days: int = Field(default=30, ge=1, description="deliveries of webhooks, arrived or not")
+
+
+class QuotaSettings(_Settings):
+    """What one organization may have, unless its row says another number; 0 is no limit."""
+
+    quota_data_sources: int = Field(default=10_000, ge=0, description="data sources")
+    quota_live_jobs: int = Field(default=10_000, ge=0, description="jobs that have not ended")
+    quota_upload_bytes: int = Field(default=0, ge=0, description="all uploaded files together")
+    quota_webhooks: int = Field(default=20, ge=0, description="webhooks")
+
+
+def _unguessable(value: SecretStr | None) -> SecretStr | None:
+    if value is not None and len(value) < _SHORTEST_TOKEN:
+        raise ValueError(f"must have {_SHORTEST_TOKEN} characters or more, such as `openssl rand -hex 32` makes")
+    return value
+
+
+class MetricsSettings(_Settings):
+    """What Prometheus may read at `/metrics`."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, hide_input_in_errors=True)
+
+    metrics_token: Annotated[SecretStr | None, AfterValidator(_unguessable)] = Field(
+        default=None, description="the bearer token that Prometheus sends; without it there is no /metrics"
+    )
+    metrics_per_source: bool = Field(default=False, description="items and errors also for each data source, by its id")
+
+
+class FlowerSettings(_Settings):
+    """Flower's process."""
+
+    flower_host: str = Field(default="127.0.0.1", description="the address it listens on")
+    flower_port: int = Field(default=5555, ge=0, le=65535)
+    flower_user: str = "headwater"
+    flower_password: str = Field(min_length=1, repr=False)
+
+
+class LogSettings(_Settings):
+    """How the log looks."""
+
+    log_format: Literal["json", "console"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
