@@ -1,0 +1,1 @@
+"""Who may ask: the caller, the organization, its members and API keys."""

@@ -1,0 +1,1 @@
+"""The types of data sources that this deployment knows."""

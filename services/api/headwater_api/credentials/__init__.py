@@ -1,0 +1,1 @@
+"""Credentials: sealed field by field, replaced, cleared, and never read back."""

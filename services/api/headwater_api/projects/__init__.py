@@ -1,0 +1,1 @@
+"""Projects: folders of data sources."""
