@@ -1,0 +1,103 @@
+"""The Celery app: configuration and task names, nothing else.
+
+A message is `{job_id}` and rings for a job; what it does is in Postgres. Messages are acked early, there is no result
+backend, no retry, no ETA and no revoke: losing, doubling or forging one changes latency only.
+"""
+
+from typing import Any, Final
+
+from celery import Celery, bootsteps, signals
+from celery.worker.control import Panel
+from kombu.entity import Queue as BrokerQueue
+
+from headwater import ids, log
+from headwater.errors import NotFound
+from headwater.jobs.doorbell import TRANSPORT_OPTIONS
+from headwater.jobs.kinds import KINDS, Queue
+from headwater.settings import RedisSettings
+from headwater_worker import children, presence
+from headwater_worker.broker import Amqp
+
+_log = log.get(__name__)
+
+# Flower switches events on with it; every other command that changes a worker is removed.
+_KEPT_CONTROLS: Final = frozenset({"enable_events"})
+# Beyond the deadline that a job may ask for, the heartbeat's own kill, and this.
+_BACKSTOP_SECONDS: Final = 60
+
+app = Celery("headwater", amqp=Amqp)
+app.conf.update(
+    broker_url=RedisSettings().redis_url,
+    broker_transport_options=TRANSPORT_OPTIONS,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_pool_limit=2,
+    result_backend=None,
+    task_ignore_result=True,
+    task_serializer="json",
+    accept_content=["json"],
+    task_acks_late=False,
+    task_create_missing_queues=False,
+    task_queues=[BrokerQueue(queue.value) for queue in Queue],
+    worker_prefetch_multiplier=1,
+    # A ring that was taken while every slot is busy would wait there for hours, though another worker is idle.
+    worker_disable_prefetch=True,
+    worker_max_tasks_per_child=200,
+    worker_send_task_events=True,
+    worker_hijack_root_logger=False,
+    worker_redirect_stdouts=False,
+    worker_enable_remote_control=True,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    worker_proc_alive_timeout=30,
+)
+
+
+def _ring(*arguments: Any, **_ignored: Any) -> None:
+    try:
+        job_id = ids.decode("job", str(arguments[0]))
+    except (IndexError, NotFound):
+        _log.warning("message.malformed")
+        return
+    children.runner().run(job_id)
+
+
+for _kind in KINDS.values():
+    app.task(
+        _ring,
+        name=_kind.task,
+        typing=False,
+        time_limit=_kind.longest_seconds + _BACKSTOP_SECONDS,
+        Request="headwater_worker.requests:JobRequest",
+    )
+
+for _name in [name for name, meta in Panel.meta.items() if meta.type == "control" and name not in _KEPT_CONTROLS]:
+    del Panel.data[_name], Panel.meta[_name]
+
+
+class _PresenceStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Runs with the consumer, so that it comes back with it after Redis was away."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        presence.seen()
+        consumer.timer.call_repeatedly(presence.INTERVAL_SECONDS, presence.seen)
+
+
+app.steps["consumer"].add(_PresenceStep)
+
+
+@signals.setup_logging.connect
+def _keep_our_logging(**_ignored: Any) -> None:
+    """Celery leaves logging alone when somebody listens to this."""
+
+
+@signals.worker_process_init.connect
+def _child_begins(**_ignored: Any) -> None:
+    children.begin()
+
+
+@signals.worker_shutting_down.connect
+def _parent_stops(**_ignored: Any) -> None:
+    children.DRAINING.begin()
+    presence.gone()

@@ -1,0 +1,141 @@
+"""What files are there? Brings the catalogue up to date with the source; imports nothing."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from headwater import clock, db
+from headwater.catalogue import inventory
+from headwater.db import Row
+from headwater.errors import JobError
+from headwater.jobs.outcome import Outcome, Succeeded
+from headwater_worker.connectors.base import FileEntry, ListedConnector
+from headwater_worker.connectors.opening import open_connector
+from headwater_worker.context import JobContext
+from headwater_worker.sync.inventory import copy_inventory, not_a_file
+
+_SHOWN: Final = 1000
+
+
+def run(context: JobContext) -> Outcome:
+    """List the source into the catalogue, the whole of it or what starts with `params.prefix`.
+
+    With `params.limit` it is a preview: it stops after so many files and marks nothing missing. The result is
+    {file_count, total_bytes, truncated, truncated_reason, files}; the counters are listed, new, changed, unchanged,
+    missing, and skipped by reason. Raises `ConnectorError`, `JobError`, `VaultError` and what `checkpoint` raises.
+    """
+    listing = _Listing(context)
+    db.run(context.connection, inventory.create())
+    with open_connector(context) as connector:
+        if not isinstance(connector, ListedConnector):
+            raise JobError("This source has no files to list.", code="unsupported")
+        context.progress.phase("listing", unit="files")
+        copy_inventory(context.connection, listing.pages(connector))
+    _take_in(context, listing)
+    return Succeeded(_result(context, listing))
+
+
+class _Listing:
+    """The pages of one listing as they go by: filtered, counted, and ended at the limit."""
+
+    def __init__(self, context: JobContext) -> None:
+        self._context = context
+        self._limit: int | None = context.claim.params.get("limit")
+        self.prefix: str = context.claim.params.get("prefix") or ""
+        self.truncated = False
+        self.count = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Everything under the prefix was seen. A limit never says so, even if it was not reached."""
+        return self._limit is None
+
+    def pages(self, connector: ListedConnector) -> Iterator[Sequence[FileEntry]]:
+        for page in connector.list_files(self.prefix):
+            self._context.checkpoint()
+            wanted = [entry for entry in page if self._is_listed(entry)]
+            files = self._up_to_limit(wanted)
+            self.count += len(files)
+            # What was passed over was listed too; what lies behind the limit was not.
+            self._context.progress.count(listed=len(page) - len(wanted) + len(files))
+            self._context.progress.advance(len(files))
+            yield files
+            if self.truncated:
+                return
+
+    def _up_to_limit(self, files: list[FileEntry]) -> list[FileEntry]:
+        if self._limit is None:
+            return files
+        room = self._limit - self.count
+        # One more than the limit has to be seen before anything is known to be cut off.
+        self.truncated = len(files) > room
+        return files[:room]
+
+    def _is_listed(self, entry: FileEntry) -> bool:
+        reason = not_a_file(entry)
+        if reason is not None:
+            self._context.progress.skip(reason)
+        return reason is None
+
+
+def _take_in(context: JobContext, listing: _Listing) -> None:
+    """Compare the inventory with the catalogue, slice by slice, each in a short transaction."""
+    db.run(context.connection, inventory.analyze())
+    context.progress.phase("cataloguing", total=listing.count, unit="files")
+    after, through = "", ""
+    while through is not None:
+        context.checkpoint()
+        through = _row(context, inventory.slice_end(after=after))["through"]
+        counts = _take_slice(context, listing, after, through)
+        context.progress.count(**counts)
+        context.progress.advance(counts["new"] + counts["changed"] + counts["unchanged"])
+        after = through or after
+    if listing.count == 0:
+        context.progress.warn("no_files_matched", "There are no files to see here.")
+
+
+def _take_slice(context: JobContext, listing: _Listing, after: str, through: str | None) -> dict[str, int]:
+    claim = context.claim
+    assert claim.data_source_id is not None
+    with context.fenced():
+        counts = _row(
+            context,
+            inventory.see(
+                organization_id=claim.organization_id,
+                data_source_id=claim.data_source_id,
+                after=after,
+                through=through,
+            ),
+        )
+    if listing.is_whole:
+        # In a transaction of its own, so that each locks its files in path order: two listings never deadlock.
+        with context.fenced():
+            counts |= _row(
+                context,
+                inventory.mark_missing(
+                    data_source_id=claim.data_source_id, prefix=listing.prefix, after=after, through=through
+                ),
+            )
+    return {"missing": 0} | counts
+
+
+def _result(context: JobContext, listing: _Listing) -> dict[str, Any]:
+    total = _row(context, inventory.total())
+    shown = db.run(context.connection, inventory.first(_SHOWN)).fetchall()
+    return {
+        "file_count": total["file_count"],
+        "total_bytes": total["total_bytes"],
+        "truncated": listing.truncated,
+        "truncated_reason": "limit" if listing.truncated else None,
+        "files": [_shown(row) for row in shown],
+    }
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    modified_at = None if row["modified_at"] is None else clock.rfc3339(row["modified_at"])
+    return {"path": row["path"], "size": row["size"], "modified_at": modified_at, "etag": row["etag"]}
+
+
+def _row(context: JobContext, statement: db.Statement) -> Row:
+    row = db.run(context.connection, statement).fetchone()
+    assert row is not None
+    return row

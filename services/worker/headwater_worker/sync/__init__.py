@@ -1,0 +1,1 @@
+"""The sync engine: inventory, parsing, validation, landing, showing. Memory is bounded by batch, not by file."""

@@ -1,0 +1,67 @@
+"""What a source lists, copied as it comes into the temporary table that is compared with the catalogue in SQL.
+
+The statements around it (the table, the comparison) stand in `headwater.catalogue.inventory`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from headwater.db import Connection
+from headwater_worker.connectors.base import FileEntry
+
+_COPY: Final = "copy inventory (path, size, etag, modified_at) from stdin (format binary)"
+_TYPES: Final = ("text", "int8", "text", "timestamptz")
+_ROWS: Final = 20_000
+# A B-tree entry ends at 2704 bytes; the largest key of any object store is 1024.
+_LONGEST_PATH_BYTES: Final = 2_600
+
+
+def copy_inventory(connection: Connection, pages: Iterable[Sequence[FileEntry]]) -> int:
+    """Copy `pages` into the temporary table `inventory` of `connection`; how many files that were.
+
+    One short COPY for every 20,000 files or so: no transaction stays open while the source takes its time. Paths must
+    be unique and storable (`unstorable_path`).
+    """
+    copied = 0
+    for entries in _gathered(pages):
+        with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+            copy.set_types(_TYPES)
+            for entry in entries:
+                copy.write_row((entry.path, entry.size, entry.etag, entry.modified_at))
+        copied += len(entries)
+    return copied
+
+
+def not_a_file(entry: FileEntry) -> str | None:
+    """Why `entry` is nothing to bring in, as a word for `skipped_by`; None if it is."""
+    if entry.skipped is not None:
+        return entry.skipped
+    if entry.path.endswith("/") and entry.size == 0:
+        return "directory"
+    return unstorable_path(entry.path)
+
+
+def unstorable_path(path: str) -> str | None:
+    """Why Postgres cannot keep `path`, as a word for `skipped_by`; None if it can."""
+    if not path:
+        return "empty_path"
+    if "\0" in path:
+        return "unstorable_path"
+    if path.isascii():
+        return "path_too_long" if len(path) > _LONGEST_PATH_BYTES else None
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "unstorable_path"
+    return "path_too_long" if len(encoded) > _LONGEST_PATH_BYTES else None
+
+
+def _gathered(pages: Iterable[Sequence[FileEntry]]) -> Iterator[list[FileEntry]]:
+    gathered: list[FileEntry] = []
+    for page in pages:
+        gathered.extend(page)
+        if len(gathered) >= _ROWS:
+            yield gathered
+            gathered = []
+    if gathered:
+        yield gathered

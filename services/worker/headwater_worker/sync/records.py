@@ -1,0 +1,102 @@
+"""What a walk knows about its records: their keys, and the highest value of what says when they changed."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from headwater_worker.connectors.base import Walk
+from headwater_worker.sync.formats.base import Block, Record, Refusal, excerpt
+
+MISSING_KEY: Final = "missing_key"
+_LONGEST_CURSOR: Final = 1_000
+
+
+def at_path(value: Any, path: Sequence[str]) -> Any:
+    """What stands at `path` in a parsed value; None if nothing does."""
+    for name in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(name)
+    return value
+
+
+class Records:
+    """Looks at the records of one walk as they come by. `cursor` is the highest value so far, as it came."""
+
+    def __init__(self, walk: Walk, since: str | None) -> None:
+        self._walk = walk
+        self._rank = _RANKS[walk.cursor_format]
+        self.cursor = since
+        self._highest = None if since is None else self._rank(since)
+        self.odd_cursors = 0
+
+    def look(self, block: Block) -> Block:
+        """The block without lines, which are not the source's; records without a key become refusals."""
+        return Block([self._look(entry) for entry in block.entries], block.suspect)
+
+    def _look(self, entry: Record | Refusal) -> Record | Refusal:
+        if not isinstance(entry, tuple):
+            return dataclasses.replace(entry, line=None)
+        _, raw, value = entry
+        if self._walk.cursor is not None:
+            self._see(at_path(value, self._walk.cursor))
+        key = self._walk.key
+        if key is not None and not _is_key(at_path(value, key)):
+            message = "The record has no text and no number where its key should be."
+            return Refusal(None, MISSING_KEY, message, excerpt(raw), _pointer(key))
+        return None, raw, value
+
+    def _see(self, value: Any) -> None:
+        rank = None if isinstance(value, bool) or len(str(value)) > _LONGEST_CURSOR else self._rank(value)
+        if rank is None:
+            self.odd_cursors += 1
+        elif self._highest is None or rank > self._highest:
+            self._highest, self.cursor = rank, str(value)
+
+
+def _is_key(value: Any) -> bool:
+    return (isinstance(value, str) and value != "") or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _pointer(path: Sequence[str]) -> str:
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in path)
+
+
+def _number(value: Any) -> Any:
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def _moment(value: Any) -> Any:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _day(value: Any) -> Any:
+    try:
+        return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _words(value: Any) -> Any:
+    return value if isinstance(value, str) and value else None
+
+
+# How values of a format are compared; None for one that is not of the format.
+_RANKS: Final[dict[str, Callable[[Any], Any]]] = {
+    "rfc3339": _moment,
+    "date": _day,
+    "unix_seconds": _number,
+    "unix_milliseconds": _number,
+    "integer": _number,
+    "text": _words,
+}
