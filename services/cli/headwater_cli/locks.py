@@ -10,9 +10,10 @@ from typing import Final
 
 from headwater_cli.errors import Failure
 
-# What each lock file is compiled from. The first constrains the others; the rest are the images'.
+# What each lock file is compiled from. The first constrains the others: that of `./dev bench`, and the images'.
 LOCKS: Final = {
     "requirements.lock": ("pyproject.toml", "--extra", "all"),
+    "bench/requirements.lock": ("pyproject.toml", "--extra", "bench"),
     "services/api/requirements.lock": ("pyproject.toml", "--extra", "api"),
     "services/worker/requirements.lock": ("pyproject.toml", "--extra", "worker", "--extra", "cli"),
     "services/build.lock": ("services/build.in",),

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from headwater_cli import checks, home, locks, outside, terminal, typescript
+from headwater_cli import benches, checks, home, locks, outside, terminal, typescript
 from headwater_cli import migrate as migrations
 from headwater_cli.errors import Failure
 
@@ -32,9 +32,8 @@ def faults(context: typer.Context) -> None:
 
 @app.command(context_settings=_PASS_ON)
 def bench(context: typer.Context) -> None:
-    """The benchmarks."""
-    if not (home.checkout() / "bench/__main__.py").exists():
-        raise Failure("There are no benchmarks yet.", hint="They belong into bench/, with a __main__.py.")
+    """The benchmarks: docs/performance.md. Installs what they compare with, the first time."""
+    benches.install(home.checkout())
     raise typer.Exit(_run("-m", "bench", *context.args))
 
 
