@@ -182,16 +182,19 @@ class ApiConfig(ConnectorConfig):
 
 
 def _check_endpoint(text: str) -> str:
-    """`text`, if it is `http(s)://host[:port]/path?query` without credentials. Raises `ValueError`."""
+    """`text`, scheme and host in lower case, if it is `http(s)://host[:port]/path?query` without credentials.
+
+    Raises `ValueError`.
+    """
     if not text.isascii() or any(character <= " " or character in '\\#<>"`{}|^\x7f' for character in text):
         raise ValueError("must be a URL such as https://api.example.com/v1/items, its path and query percent-encoded")
     scheme, separator, rest = text.partition("://")
     authority = re.split(r"[/?]", rest, maxsplit=1)[0]
-    check_endpoint_url(f"{scheme.lower()}{separator}{authority}")
+    origin = check_endpoint_url(f"{scheme}{separator}{authority}")
     for name, _ in parse_qsl(urlsplit(text).query, keep_blank_values=True):
         if _is_key_like(name):
             raise ValueError("must not carry a key in its query: use `auth_type`, so that it is sealed")
-    return text
+    return origin + rest[len(authority) :]
 
 
 def _check_header(name: str, text: str) -> None:

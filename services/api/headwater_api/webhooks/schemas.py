@@ -5,12 +5,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from headwater.connectors.origins import check_endpoint_url
 from headwater_api.wire import DeliveryId, JobId, Moment, ProjectId, WebhookId
 
 DAY_SECONDS: Final = 24 * 3600
 
 _LONGEST_URL: Final = 2048
-_PORTS: Final = range(1, 65536)
 
 EventType: TypeAlias = Literal["job.succeeded", "job.partially_succeeded", "job.failed", "job.cancelled"]
 Status: TypeAlias = Literal["pending", "delivering", "succeeded", "failed"]
@@ -21,15 +21,13 @@ def _require_url(text: str) -> str:
         raise ValueError("must be a URL in ASCII, without blanks, backslashes and fragment")
     try:
         parts = urlsplit(text)
-        port = parts.port
     except ValueError:
         raise ValueError("must be a URL such as https://hooks.example.com/headwater") from None
     if parts.scheme not in ("https", "http") or not parts.hostname:
         raise ValueError("must start with https:// and name a host; http:// only in a network that the operator allows")
     if "@" in parts.netloc:
         raise ValueError("must not hold a user or a password: check the signature instead")
-    if port is not None and port not in _PORTS:
-        raise ValueError("must name a port from 1 to 65535")
+    check_endpoint_url(f"{parts.scheme}://{parts.netloc}")
     return text
 
 

@@ -52,7 +52,7 @@ class ApiConnector(RecordConnector):
         self._lock = threading.Lock()
         self._clients: list[Client] = []
         self._first: httpx2.Response | None = None
-        self._way = Way(self._origin, tls=self._config.endpoint.lower().startswith("https:"), policy=opening.policy)
+        self._way = Way(self._origin, tls=self._config.endpoint.startswith("https:"), policy=opening.policy)
 
     @property
     def walk(self) -> Walk:
@@ -175,7 +175,7 @@ class ApiConnector(RecordConnector):
 
     def _origin(self) -> Origin:
         parts = urlsplit(self._config.endpoint)
-        return Origin(parts.hostname or "", parts.port or _PORTS[parts.scheme.lower()])
+        return Origin(parts.hostname or "", parts.port or _PORTS[parts.scheme])
 
     @functools.cached_property
     def _probe(self) -> httpx2.Response | ConnectorError:
