@@ -17,13 +17,11 @@ GOOGLE_TOKEN_URL: Final = "https://oauth2.googleapis.com/token"  # noqa: S105 - 
 
 _UNIVERSE: Final = "googleapis.com"
 # What key files of different ages name. All of them are Google's, and the worker asks `GOOGLE_TOKEN_URL`.
-_GOOGLES_TOKEN_URLS: Final = frozenset(
-    {
-        GOOGLE_TOKEN_URL,
-        "https://accounts.google.com/o/oauth2/token",
-        "https://www.googleapis.com/oauth2/v3/token",
-        "https://www.googleapis.com/oauth2/v4/token",
-    }
+_GOOGLES_TOKEN_URLS: Final = (
+    GOOGLE_TOKEN_URL,
+    "https://accounts.google.com/o/oauth2/token",
+    "https://www.googleapis.com/oauth2/v3/token",
+    "https://www.googleapis.com/oauth2/v4/token",
 )
 _EMAIL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}@[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")

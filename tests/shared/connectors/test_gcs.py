@@ -68,6 +68,8 @@ def test_a_key_file_is_rebuilt_from_what_matters(key_file: dict[str, Any]) -> No
         "http://169.254.169.254/",
         "",
         7,
+        ["https://oauth2.googleapis.com/token"],
+        {},
     ],
 )
 def test_another_token_endpoint_is_refused(key_file: dict[str, Any], url: Any) -> None:
