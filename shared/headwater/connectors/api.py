@@ -6,13 +6,13 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator, model_validator
 
+from headwater.connectors import headers
 from headwater.connectors.origins import check_endpoint_url
 from headwater.connectors.spec import TARGET, Capability, ConnectorConfig, ConnectorCredentials, ConnectorSpec
 
 DEFAULT_KEY_HEADER: Final = "X-API-Key"
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_VISIBLE: Final = re.compile(r"[!-~]([ -~]*[!-~])?")
 # They are the connection's, the client's or the way's, and never a user's.
 _RESERVED: Final = frozenset(
     {
@@ -207,7 +207,7 @@ def _check_header(name: str, text: str) -> None:
         raise ValueError(
             "must not hold credentials (Authorization, keys, tokens): use `auth_type`, so that they are sealed"
         )
-    if not _VISIBLE.fullmatch(text):
+    if not headers.is_visible(text):
         raise ValueError("must have values of visible ASCII characters")
 
 
@@ -227,19 +227,8 @@ class ApiCredentials(ConnectorCredentials):
     username: SecretStr | None = Field(default=None, min_length=1, max_length=512)
     password: SecretStr | None = Field(default=None, min_length=1, max_length=4096)
 
-    @field_validator("api_key", "token")
-    @classmethod
-    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not _VISIBLE.fullmatch(value.get_secret_value()):
-            raise ValueError("must be of visible ASCII characters, without a line end")
-        return value
-
-    @field_validator("username", "password")
-    @classmethod
-    def _fits_basic(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and any(character < " " or character == "\x7f" for character in value.get_secret_value()):
-            raise ValueError("must not hold control characters")
-        return value
+    _fit_a_header = field_validator("api_key", "token")(headers.check_secret)
+    _fit_basic = field_validator("username", "password")(headers.check_no_control)
 
     @field_validator("username")
     @classmethod

@@ -42,8 +42,6 @@ def _check_host(ipv6: str | None, name: str | None) -> None:
         elif name is not None and _ENDS_IN_NUMBER.fullmatch(name):
             IPv4Address(name)
     except AddressValueError:
-        raise ValueError(
-            "must name a host, or an address as four numbers with dots or as IPv6 in brackets"
-        ) from None
+        raise ValueError("must name a host, or an address as four numbers with dots or as IPv6 in brackets") from None
     if name is not None and len(name) > _LONGEST_HOST:
         raise ValueError("must name a host of up to 253 characters")

@@ -5,6 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from headwater.connectors import headers
 from headwater.connectors.origins import check_endpoint_url
 from headwater.connectors.spec import TARGET, Capability, ConnectorConfig, ConnectorCredentials, ConnectorSpec
 
@@ -57,6 +58,10 @@ class S3Credentials(ConnectorCredentials):
     access_key_id: SecretStr | None = Field(default=None, min_length=1, max_length=128)
     secret_access_key: SecretStr | None = Field(default=None, min_length=1, max_length=1024)
     session_token: SecretStr | None = Field(default=None, min_length=1, max_length=8192)
+
+    _fit_a_header = field_validator("access_key_id", "session_token")(headers.check_secret)
+    # It only signs, and stores other than Amazon's have all kinds; a line end is one of the clipboard's.
+    _is_one_line = field_validator("secret_access_key")(headers.check_no_control)
 
 
 def _missing(config: S3Config, set_fields: frozenset[str]) -> tuple[str, ...]:
