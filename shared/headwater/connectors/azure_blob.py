@@ -14,6 +14,10 @@ from headwater.connectors.spec import TARGET, Capability, ConnectorConfig, Conne
 _SAS: Final = re.compile(r"[A-Za-z0-9_.~%&=:+/,!*'()-]+")
 # https://<account>.blob.core.windows.net and the clouds beside it.
 _AZURES_HOST: Final = re.compile(r"(?P<account>[^.]+)\.blob\.core\..+")
+_AZURES_ORIGIN: Final = re.compile(
+    r"https://[a-z0-9]+(?:\.blob\.core\.(?:windows\.net|chinacloudapi\.cn|usgovcloudapi\.net|cloudapi\.de)"
+    r"|\.z[0-9]{1,2}\.blob\.storage\.azure\.net)"
+)
 
 
 class AzureBlobConfig(ConnectorConfig):
@@ -34,7 +38,9 @@ class AzureBlobConfig(ConnectorConfig):
         "an emulator; omit it for Azure's public cloud.",
     )
     use_managed_identity: Annotated[bool, TARGET] = Field(
-        default=False, description="Use the worker's own identity instead of a key, where the operator allows it."
+        default=False,
+        description="Use the worker's own identity instead of a key, where the operator allows it; with Azure's own "
+        "endpoints only.",
     )
 
     @field_validator("endpoint_url")
@@ -47,6 +53,15 @@ class AzureBlobConfig(ConnectorConfig):
         found = _AZURES_HOST.fullmatch(urlsplit(self.endpoint_url or "").hostname or "")
         if found and found["account"] != self.account:
             raise ValueError("`endpoint_url` is that of another account than `account`")
+        return self
+
+    @model_validator(mode="after")
+    def _own_identity_is_for_azure(self) -> Self:
+        # Who receives the worker's token can use it.
+        if self.use_managed_identity and self.endpoint_url and not _AZURES_ORIGIN.fullmatch(self.endpoint_url):
+            raise ValueError(
+                "`use_managed_identity` goes with Azure's own endpoints, over https: give a key or a signature"
+            )
         return self
 
     @property

@@ -5,9 +5,9 @@ import binascii
 import json
 import re
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from headwater.connectors.origins import check_endpoint_url
 from headwater.connectors.spec import TARGET, Capability, ConnectorConfig, ConnectorCredentials, ConnectorSpec
@@ -46,13 +46,23 @@ class GcsConfig(ConnectorConfig):
     )
     use_workload_identity: Annotated[bool, TARGET] = Field(
         default=False,
-        description="Use the worker's own service account instead of a key, where the operator allows it.",
+        description="Use the worker's own service account instead of a key, where the operator allows it; with "
+        "Google's own endpoint only.",
     )
 
     @field_validator("endpoint_url")
     @classmethod
     def _is_an_origin(cls, value: str | None) -> str | None:
         return None if value is None else check_endpoint_url(value)
+
+    @model_validator(mode="after")
+    def _own_identity_is_for_google(self) -> Self:
+        # Who receives the worker's token can use it.
+        if self.endpoint_url is not None and self.use_workload_identity:
+            raise ValueError(
+                "`use_workload_identity` goes with Google's own endpoint: give a key, or leave `endpoint_url` out"
+            )
+        return self
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,9 @@ class S3Config(ConnectorConfig):
         description="Origin of an S3-compatible store; omit it for Amazon's own.",
     )
     use_iam_role: Annotated[bool, TARGET] = Field(
-        default=False, description="Use the worker's own role instead of keys, where the operator allows it."
+        default=False,
+        description="Use the worker's own role instead of keys, where the operator allows it; with Amazon's own "
+        "endpoints only.",
     )
     role_arn: Annotated[str | None, TARGET] = Field(default=None, pattern=_ROLE_ARN, description="A role to assume.")
     external_id: str | None = Field(
@@ -47,6 +49,8 @@ class S3Config(ConnectorConfig):
             raise ValueError("`region` must be one of Amazon's, such as eu-central-1, unless `endpoint_url` is set")
         if self.endpoint_url is None and not _AWS_BUCKET.fullmatch(self.bucket):
             raise ValueError("`bucket` must be 3 to 63 lower-case letters, digits, dots or hyphens")
+        if self.endpoint_url is not None and self.use_iam_role:
+            raise ValueError("`use_iam_role` goes with Amazon's own endpoints: give keys, or leave `endpoint_url` out")
         if self.external_id is not None and self.role_arn is None:
             raise ValueError("`external_id` goes with `role_arn`")
         return self
