@@ -62,6 +62,7 @@ NOT_PUBLIC = [
 METADATA = [
     "100.100.100.200",
     "168.63.129.16",
+    "169.254.169.252",
     "169.254.169.254",
     "169.254.170.2",
     "169.254.170.23",
@@ -144,6 +145,26 @@ def test_local_nat64_needs_both_permitted() -> None:
     address = ip_address("64:ff9b:1::7f00:1")
     opened = [Policy(), Policy.parse("64:ff9b:1::/48"), Policy.parse("64:ff9b:1::/48,127.0.0.0/8")]
     assert [policy.permits(address) for policy in opened] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:a9fe:a9:fe00::",
+        "64:ff9b:1:0:a9:fea9:fe00:0",
+        "2a00:1450:64::a9fe:a9fe",
+        "2a00:1450:64:0:a9:fea9:fe00:0",
+        "2a00:1450:64:a9:fe:a9fe::",
+        "2a00:1450:64:a9fe:a9:fe00::",
+        "2a00:1450:a9:fea9:fe::",
+        "2a00:1450:a9fe:a9fe::",
+        "2a00:1450:64::100.100.100.200",
+    ],
+)
+def test_no_nat64_prefix_leads_to_metadata(text: str) -> None:
+    """Networks have prefixes of their own, of six lengths, that look like any public address (RFC 6052)."""
+    assert not Policy.parse("0.0.0.0/0,::/0").permits(ip_address(text))
 
 
 def test_parse_reads_networks_and_addresses() -> None:

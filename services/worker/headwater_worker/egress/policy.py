@@ -60,6 +60,7 @@ _METADATA: Final = frozenset(
         "169.254.0.23",  # Tencent
         "169.254.42.42",  # Scaleway
         "169.254.169.250",  # Rancher
+        "169.254.169.252",  # Google Kubernetes Engine
         "169.254.169.254",  # Amazon, Google, Azure, Oracle, DigitalOcean, OpenStack, ...
         "169.254.170.2",  # Amazon ECS
         "169.254.170.23",  # Amazon EKS
@@ -84,6 +85,8 @@ _CARRIERS: Final = (
     IPv6Network("64:ff9b::/96"),  # NAT64
 )
 _ISATAP: Final = frozenset({0x00005EFE, 0x02005EFE})
+# Where a NAT64 prefix of /96, /64, /56, /48, /40 or /32 puts the four bytes: RFC 6052, 2.2, with a hole for byte 8.
+_NAT64_BYTES: Final = ((12, 13, 14, 15), (9, 10, 11, 12), (7, 9, 10, 11), (6, 7, 9, 10), (5, 6, 7, 9), (4, 5, 6, 7))
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Policy:
     def permits(self, address: Address) -> bool:
         """Whether the worker may connect to `address`, and to every IPv4 address that it leads to."""
         deciding = _deciding(address)
-        return not _METADATA.intersection(deciding) and all(self._permits_plain(each) for each in deciding)
+        hidden = _metadata_behind_nat64(address)
+        return not (hidden or _METADATA.intersection(deciding)) and all(self._permits_plain(each) for each in deciding)
 
     def is_operators(self, address: Address) -> bool:
         """Whether `address`, and every IPv4 address that it leads to, lies in one of the networks in `allow`."""
@@ -127,6 +131,14 @@ def _is_public(address: Address) -> bool:
     if isinstance(address, IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_V4)
     return address in _UNICAST_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
+
+
+def _metadata_behind_nat64(address: Address) -> bool:
+    """Whether `address` is that of a metadata service behind some NAT64: every network can have a prefix of its own."""
+    if isinstance(address, IPv4Address):
+        return False
+    octets = address.packed
+    return any(IPv4Address(bytes(octets[place] for place in places)) in _METADATA for places in _NAT64_BYTES)
 
 
 def _deciding(address: Address) -> Sequence[Address]:
