@@ -12,6 +12,8 @@ from headwater.connectors.origins import check_endpoint_url
 from headwater.connectors.spec import TARGET, Capability, ConnectorConfig, ConnectorCredentials, ConnectorSpec
 
 _SAS: Final = re.compile(r"[A-Za-z0-9_.~%&=:+/,!*'()-]+")
+# sv, sig, sp, skoid ... and rscc to rsct: none is as long as what asks for something, such as `comp` or `restype`.
+_SAS_FIELD: Final = re.compile(r"s[a-z]{1,6}|rsc[cdelt]")
 # https://<account>.blob.core.windows.net and the clouds beside it.
 _AZURES_HOST: Final = re.compile(r"(?P<account>[^.]+)\.blob\.core\..+")
 _AZURES_ORIGIN: Final = re.compile(
@@ -100,6 +102,8 @@ class AzureBlobCredentials(ConnectorCredentials):
         text = value.get_secret_value().removeprefix("?")
         if not _SAS.fullmatch(text) or not {"sv", "sig"} <= parse_qs(text).keys():
             raise ValueError("must be a shared access signature such as sv=...&sp=rl&se=...&sig=...")
+        if not all(_SAS_FIELD.fullmatch(name) for name in parse_qs(text, keep_blank_values=True)):
+            raise ValueError("must hold the fields of a signature and nothing else that a URL can ask for")
         return SecretStr(text)
 
     @model_validator(mode="after")

@@ -63,6 +63,9 @@ def test_containers_are_named_as_azure_names_them(container: str) -> None:
         {"sas_token": "https://account1.blob.core.windows.net/c?sig=a&sv=b"},
         {"sas_token": "sv=2026-01-01"},
         {"sas_token": "sv=1&sig=a\nb"},
+        {"sas_token": "sv=1&sig=a&restype=service"},
+        {"sas_token": "sv=1&sig=a&comp"},
+        {"sas_token": "sv=1&sig=a&snapshot=2026-01-01"},
         {"account_key": "a2V5", "sas_token": SAS},
     ],
 )
@@ -71,6 +74,19 @@ def test_credentials_have_the_form_of_what_they_are(credentials: dict[str, str])
     with pytest.raises(ValidationError) as caught:
         AzureBlobCredentials.model_validate(credentials)
     assert not [secret for secret in credentials.values() if secret in str(caught.value)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sv=2026-01-01&ss=b&srt=sco&sp=rl&st=2026-01-01T00:00:00Z&se=2026-02-01T00%3A00%3A00Z&spr=https&sip=1.1.1.1&sig=a",
+        "skoid=a&sktid=b&skt=c&ske=d&sks=b&skv=2026&saoid=e&suoid=f&scid=g&sdd=2&sr=d&si=policy&ses=h&sv=1&sig=a%2Bb%3D",
+        "sv=1&sig=a&rscc=no-cache&rscd=inline&rsce=gzip&rscl=de&rsct=text%2Fcsv&sduoid=x&skdutid=y",
+    ],
+)
+def test_every_field_of_a_signature_is_taken(text: str) -> None:
+    """Of an account, of a user's delegation, of a service."""
+    assert AzureBlobCredentials.model_validate({"sas_token": text}).secrets() == {"sas_token": text}
 
 
 @pytest.mark.parametrize("text", [SAS, f"?{SAS}"])
