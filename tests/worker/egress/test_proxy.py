@@ -208,6 +208,16 @@ def test_a_host_that_is_none_is_refused(proxy: Proxy) -> None:
     assert proxy.refusals == (_failure("ex%61mple.com", 443, "config_invalid"),)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(("authority", "port"), [("[2001:db8::1]:8443", 8443), ("[2001:db8::80]", None)])
+def test_an_ipv6_address_is_read_as_it_was_meant(scheme: str, authority: str, port: int | None, proxy: Proxy) -> None:
+    """httpx sends it without its brackets, where its last part could be a port."""
+    with httpx2.Client(proxy=proxy.url, trust_env=False) as client, contextlib.suppress(httpx2.ProxyError):
+        client.get(f"{scheme}://{authority}/")
+    host, wanted = authority.partition("]")[0] + "]", port or {"http": 80, "https": 443}[scheme]
+    assert proxy.refusals == (_failure(host, wanted, "blocked_target"),)
+
+
 @pytest.mark.parametrize("given", ["", "Proxy-Authorization: Basic am9iOndyb25n\r\n", "Authorization: AUTH\r\n"])
 @pytest.mark.parametrize("request_line", ["GET http://127.0.0.1:{port}/ HTTP/1.1", "CONNECT 127.0.0.1:{port} HTTP/1.1"])
 def test_without_the_token_nothing_is_dialled(given: str, request_line: str, proxy: Proxy, canary: Canary) -> None:
@@ -405,6 +415,8 @@ def test_a_slow_reader_holds_the_server_up(head: str, proxy: Proxy, speak: Speak
         "GET http://127.0.0.1:{port}/ x HTTP/1.1\r\nAUTH\r\n\r\n",
         "GET http://127.0.0.1:{port}/ HTTP/2.0\r\nAUTH\r\n\r\n",
         "GET http:///\r\nAUTH\r\n\r\n",
+        "GET http://::1:{port}/ HTTP/1.1\r\nAUTH\r\nHost: ::1:{port}\r\n\r\n",
+        "GET http://::1:{port}/ HTTP/1.1\r\nAUTH\r\nHost: [::2]:{port}\r\n\r\n",
         "CONNECT 127.0.0.1 HTTP/1.1\r\nAUTH\r\n\r\n",
         "CONNECT 127.0.0.1:{port}/ HTTP/1.1\r\nAUTH\r\n\r\n",
         "PUT http://127.0.0.1:{port}/ HTTP/1.1\r\nAUTH\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0",

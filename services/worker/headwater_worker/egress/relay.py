@@ -74,13 +74,14 @@ class Relay:
     async def _serve(self, request: Head) -> bool:
         method, text, version = request.start
         try:
-            target = wire.connect_target(text) if method == b"CONNECT" else wire.absolute_target(text)
+            is_tunnel = method == b"CONNECT"
+            target = wire.connect_target(text) if is_tunnel else wire.absolute_target(text, request.values(b"host"))
             framing = wire.request_framing(request)
             if version not in (b"HTTP/1.1", b"HTTP/1.0"):
                 raise WireError("the version is not HTTP/1.x")
         except WireError:
             return await self._answer(HTTPStatus.BAD_REQUEST, {})
-        if method == b"CONNECT":
+        if is_tunnel:
             return await self._tunnel(target)
         return await self._exchange(request, target, framing)
 

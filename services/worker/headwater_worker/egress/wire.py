@@ -6,7 +6,7 @@ mended.
 
 import re
 from asyncio import IncompleteReadError, LimitOverrunError, StreamReader, StreamWriter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,7 @@ _NUMBER: Final = re.compile(rb"[0-9]{1,18}")
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;.*)?\r\n", re.DOTALL)
 _ABSOLUTE: Final = re.compile(rb"http://([^/?#]*)([!-~\x80-\xff]*)", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@/?#]+)(?::([0-9]{1,5}))?")
+_BARE_IPV6: Final = re.compile(rb"[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
 _HOP_BY_HOP: Final = frozenset(
     {
         b"connection",
@@ -133,21 +134,27 @@ def persistent(head: Head, version: bytes) -> bool:
 
 def connect_target(text: bytes) -> Target:
     """`host:port` of a CONNECT."""
-    host, port = _authority(text)
+    # httpx leaves the brackets of an IPv6 address out; behind the last colon is the port.
+    address, _, number = text.rpartition(b":")
+    host, port = _authority(b"[%b]:%b" % (address, number) if _BARE_IPV6.fullmatch(address) else text)
     if port is None:
         raise WireError("CONNECT needs a port")
     return Target(host, port)
 
 
-def absolute_target(text: bytes) -> Target:
+def absolute_target(text: bytes, host_headers: Sequence[bytes] = ()) -> Target:
     """Host and path of `http://host[:port]/path`; `https` goes through CONNECT."""
     match = _ABSOLUTE.fullmatch(text)
     if match is None:
         raise WireError("the target is not an absolute http URL")
-    host, port = _authority(match[1])
+    authority = match[1]
+    if [header.translate(None, b"[]") for header in host_headers] == [authority]:
+        # httpx leaves the brackets of an IPv6 address out, but not here: only they tell where a port begins.
+        authority = host_headers[0]
+    host, port = _authority(authority)
     path = match[2] if match[2].startswith(b"/") else b"/" + match[2]
     # Signatures cover `Host`, and clients leave the default port out of it.
-    host_header = match[1].rsplit(b":", 1)[0] if port == 80 else match[1].removesuffix(b":")
+    host_header = authority.rsplit(b":", 1)[0] if port == 80 else authority.removesuffix(b":")
     return Target(host, port or 80, host_header, path)
 
 
