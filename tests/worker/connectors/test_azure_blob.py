@@ -238,6 +238,14 @@ def test_throttling_is_tried_again_and_passes_on_when(start_stub: StartStub, mon
     assert len(stub.asked) == 4
 
 
+@pytest.mark.parametrize("body", ["<Error><Code>Odd</Code></Error>", '{"error": {"code": "Odd", "message": 7}}'])
+def test_an_error_without_words_is_an_error_of_the_store(start_stub: StartStub, body: str) -> None:
+    """The client adds to a message that need not be there."""
+    media = "application/json" if body.startswith("{") else "application/xml"
+    stub = start_stub(lambda _: Answer(401, body.encode(), {"Content-Type": media}))
+    assert _failing(_test(stub)) == ("list", "source_error")
+
+
 def test_nobody_is_sent_on(start_stub: StartStub, canary: str) -> None:
     """A redirect is no answer."""
     stub = start_stub(lambda _: Answer(302, headers={"Location": canary}))

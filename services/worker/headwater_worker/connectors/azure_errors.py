@@ -21,8 +21,8 @@ from headwater_worker.connectors import meaning, web
 from headwater_worker.connectors.meaning import Meaning
 from headwater_worker.egress import Proxy
 
-FOREIGN: Final = (AzureError, requests.RequestException, HTTPError, ValueError)
-"""What the client raises. `ValueError` where an answer is not what it takes for granted."""
+FOREIGN: Final = (AzureError, requests.RequestException, HTTPError, ValueError, TypeError)
+"""What the client raises. `ValueError` and `TypeError` where an answer is not what it takes for granted."""
 
 _SKEW_SECONDS: Final = 15 * 60.0
 # Azure says this with AuthenticationFailed, the emulator with AuthorizationFailure, which Azure keeps for firewalls.
