@@ -1,0 +1,82 @@
+"""Every text field of every type against what attackers write: refused by name, or harmless."""
+
+from typing import Any
+
+import pytest
+
+from headwater.connectors.api import CREDENTIALS_OF
+from headwater.errors import FieldError, InvalidRequest
+from headwater_api.connectors import checking
+
+from . import attacks, fields
+from .fields import SPECS, TextField
+
+PORT = 9
+
+# What no field of ours is called, and what SDKs and drivers take.
+OPTIONS = (
+    "dsn", "url", "uri", "host", "hostaddr", "proxy", "proxies", "connection_string", "client_options", "config",
+    "verify", "ssl_verify", "ca_bundle", "token_uri", "token_url", "universe_domain", "credential_source", "profile",
+    "profile_name", "aws_profile", "endpoint", "endpoint_suffix", "account_url", "sts_endpoint", "signature_version",
+    "addressing_style", "use_accelerate_endpoint", "headers", "extra", "options", "params", "key_path", "session",
+)  # fmt: skip
+
+
+def validate(field: TextField, value: str) -> Any:
+    """As the API does; raises `InvalidRequest`."""
+    holding = field.holding(value)
+    if field.part == "config":
+        return checking.config(field.spec, holding)
+    return checking.secrets(field.spec, holding)
+
+
+def refusals(field: TextField, value: str) -> list[FieldError]:
+    """Why the API does not take `value`; nothing if it does."""
+    try:
+        validate(field, value)
+    except InvalidRequest as refused:
+        return list(refused.errors)
+    return []
+
+
+@pytest.mark.parametrize("field", fields.text_fields(), ids=str)
+def test_what_is_refused_is_refused_by_name_and_not_repeated(field: TextField) -> None:
+    """An honest value passes; an attack passes too or names its field, and a refused secret shows nowhere."""
+    validate(field, field.honest)
+    for attack in (*attacks.urls(PORT), *attacks.texts(PORT)):
+        errors = refusals(field, attack)
+        assert all(error.pointer.startswith(f"/{field.part}") for error in errors)
+        assert field.part == "config" or len(attack) < 8 or not any(attack in str(error) for error in errors), attack
+
+
+@pytest.mark.parametrize("type_", SPECS)
+@pytest.mark.parametrize("part", ["config", "credentials"])
+def test_what_is_no_field_is_refused_by_name(type_: str, part: fields.Part) -> None:
+    """No DSN, no URL, no option of an SDK passes through, at any depth."""
+    spec = SPECS[type_]
+    model = spec.config if part == "config" else spec.credentials
+    base = fields.CONFIGS[type_] if part == "config" else {}
+    for option in OPTIONS:
+        if option in model.model_fields:
+            continue
+        with pytest.raises(InvalidRequest) as refused:
+            checking.validated(model, base | {option: "http://127.0.0.2/"}, f"/{part}")
+        assert [error.pointer for error in refused.value.errors] == [f"/{part}/{option}"]
+
+
+def test_objects_within_are_closed_too() -> None:
+    """An option beside a parameter is refused where it stands."""
+    for name, inner in {
+        "pagination": {"type": "next_url"},
+        "incremental": {"parameter": "a", "cursor_path": "b"},
+    }.items():
+        config = fields.CONFIGS["api"] | {"record_key": "id", name: inner | {"base_url": "http://127.0.0.2/"}}
+        with pytest.raises(InvalidRequest) as refused:
+            checking.config(SPECS["api"], config)
+        assert refused.value.errors[0].pointer.endswith("/base_url")
+
+
+def test_every_way_to_authenticate_is_attacked() -> None:
+    """The credentials of the suite are those that the types need."""
+    needed = {name for names in CREDENTIALS_OF.values() for name in names}
+    assert needed == fields.secrets()["api"].keys()
