@@ -53,8 +53,8 @@ class Besieged:
         """Everything runs from here on."""
         self.engine.api()
         self.engine.scheduler()
-        self.engine.worker("interactive", slots=2)
-        self.engine.worker("bulk", slots=2)
+        self.engine.worker("interactive", slots=1)
+        self.engine.worker("bulk", slots=1)
         self.engine.deliverer()
         self.engine.client.event_hooks["response"].append(self._heard)
         return True

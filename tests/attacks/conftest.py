@@ -69,7 +69,7 @@ def _machine(field: Field, home: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def besieged(
     make_engine: Callable[..., Any],
     fresh_database: Callable[[], AbstractContextManager[str]],
@@ -99,10 +99,3 @@ def besieged(
                 " webhook_limit = 100000"
             )
             yield Besieged(engine, field, dialled)
-
-
-@pytest.fixture
-def unharmed(besieged: Besieged) -> Iterator[None]:
-    """After a test, nobody has come to a canary and no secret shows anywhere."""
-    yield
-    besieged.require_unharmed()

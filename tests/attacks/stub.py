@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, quote, urlsplit
@@ -88,12 +88,11 @@ def running() -> Iterator[Field]:
     with ExitStack() as stack:
         server = stack.enter_context(_Server((ALLOWED, 0), BaseHTTPRequestHandler))
         made = Field(server.server_address[1], [])
-        for address in (DENIED, "::1"):
-            family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            if family == socket.AF_INET or socket.has_ipv6:
-                listener = stack.enter_context(socket.create_server((address, made.port), family=family))
-                listener.setblocking(False)
-                made.canaries.append(listener)
+        made.canaries.append(stack.enter_context(socket.create_server((DENIED, made.port))))
+        with suppress(OSError):  # a machine without IPv6
+            made.canaries.append(stack.enter_context(socket.create_server(("::1", made.port), family=socket.AF_INET6)))
+        for canary in made.canaries:
+            canary.setblocking(False)
         server.RequestHandlerClass = _handler(made)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()

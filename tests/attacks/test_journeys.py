@@ -1,8 +1,8 @@
 """Attacks that the API accepts, on their way through real processes: nothing leaves for where it must not go.
 
-After each test, nobody has come to a canary, nobody was dialled but the store, and no secret shows anywhere. The
+After each wave, nobody has come to a canary, nobody was dialled but the store, and no secret shows anywhere. The
 machine is full of other people's settings meanwhile. By default each attack is made against one type, in turn;
-`-m long` makes all against all.
+`-m long` makes all against all. One test, for starting the processes takes longer than most waves.
 """
 
 import base64
@@ -25,14 +25,6 @@ _NAME_OF: Final = {"s3": "bucket", "gcs": "bucket", "azure_blob": "container"}
 
 Scale = Callable[[Iterable[Journey]], list[Journey]]
 
-pytestmark = pytest.mark.usefixtures("unharmed")
-
-
-@pytest.fixture(params=["each", pytest.param("all", marks=pytest.mark.long)])
-def scale(request: pytest.FixtureRequest) -> Scale:
-    """Which of the journeys are made."""
-    return list if request.param == "all" else journeys.shares
-
 
 def _codes(besieged: Besieged, made: list[Journey]) -> list[tuple[str, set[str | None]]]:
     """Each journey with the codes of what failed on it: of jobs, or of checks; None for a job without failures."""
@@ -48,25 +40,23 @@ def _failing(job: dict[str, Any]) -> str | None:
     return next((str(check["code"]) for check in checks if check["status"] == "failed"), None)
 
 
-def test_nobody_is_asked_who_may_not_be(besieged: Besieged, scale: Scale) -> None:
+def _nobody_is_asked_who_may_not_be(besieged: Besieged, scale: Scale) -> None:
     """Addresses in every spelling, mixed and changing answers, metadata that the operator's list covers."""
     for journey, codes in _codes(besieged, scale(journeys.elsewhere(besieged.port))):
         at_times = {None} if any(name in journey for name in _AT_TIMES) else set()
         assert codes <= {"blocked_target"} | at_times, journey
 
 
-def test_a_text_stays_a_text(besieged: Besieged, scale: Scale) -> None:
+def _a_text_stays_a_text(besieged: Besieged, scale: Scale) -> None:
     """Header lines, paths, connection strings and key files, wherever the API takes them: no job meets a fault."""
     for journey, codes in _codes(besieged, scale(journeys.everywhere(besieged.port))):
         assert not codes & {"internal_error", "worker_crash", "deadline_exceeded"}, journey
 
 
-def test_a_store_sends_nobody_elsewhere(besieged: Besieged) -> None:
+def _a_store_sends_nobody_elsewhere(besieged: Besieged, _: Scale) -> None:
     """Redirects, challenges, regions and links: every job says that it was sent away, and takes nothing there."""
-    origin, ploys = (
-        besieged.field.origin,
-        ("sends-away", "sends-across", "sends-to-tls", "asks-for-more", "is-elsewhere"),
-    )
+    origin = besieged.field.origin
+    ploys = ("sends-away", "sends-across", "sends-to-tls", "asks-for-more", "is-elsewhere")
     made = [
         with_secrets(type_, at(type_, origin) | {name: ploy})._replace(kinds=KINDS[number % 2])
         for type_, name in _NAME_OF.items()
@@ -81,7 +71,7 @@ def test_a_store_sends_nobody_elsewhere(besieged: Besieged) -> None:
     assert not [asked for asked in besieged.field.asked if asked.path.startswith("/across")]
 
 
-def test_a_files_name_does_not_climb(besieged: Besieged) -> None:
+def _a_files_name_does_not_climb(besieged: Besieged, _: Scale) -> None:
     """Whatever a listing says, what is read lies in the bucket, at the store."""
     besieged.field.keys = (
         "a.jsonl", "../up/a.jsonl", "..", f"http://{DENIED}:{besieged.port}/a.jsonl", f"//{DENIED}/a.jsonl",
@@ -101,7 +91,7 @@ def test_a_files_name_does_not_climb(besieged: Besieged) -> None:
     assert [path for path in paths if not path.startswith(roots)] == []
 
 
-def test_honest_sources_work(besieged: Besieged) -> None:
+def _honest_sources_work(besieged: Besieged, _: Scale) -> None:
     """Odd and legal names, prefixes and passwords arrive as they were written; own redirects and links are followed."""
     prefix, odd = "orders/2026 01/100%+\"ärger'\\../&x=y?#/", f"{CANARY} 100% \"sure\" + 'ärger' §\\密钥"
     secrets = {"s3": {"secret_access_key": odd}, "api": {"password": odd}}
@@ -121,7 +111,7 @@ def test_honest_sources_work(besieged: Besieged) -> None:
     assert any("page=2" in each.path for each in asked)
 
 
-def test_what_the_api_refuses_it_does_not_repeat(besieged: Besieged) -> None:
+def _what_the_api_refuses_it_does_not_repeat(besieged: Besieged, _: Scale) -> None:
     """Each field with an attack that it does not take, through HTTP: 400, whatever the bytes."""
     texts, origin = list(attacks.texts(besieged.port)), besieged.field.origin
     for number, field in enumerate(fields.text_fields()):
@@ -136,17 +126,39 @@ def test_what_the_api_refuses_it_does_not_repeat(besieged: Besieged) -> None:
             assert (answer.status_code, str(field)) == (400, str(field))
 
 
-def test_a_secret_that_is_no_unicode_is_refused(besieged: Besieged) -> None:
+def _a_secret_that_is_no_unicode_is_refused(besieged: Besieged, _: Scale) -> None:
     """JSON can hold half a character; nothing else can."""
     secrets = {"access_key_id": "x", "secret_access_key": "\ud800"}
     assert besieged.create(Journey("s3", fields.CONFIGS["s3"], secrets)).status_code == 400
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.long)])
-def test_a_webhook_reaches_nobody_else(besieged: Besieged, step: int) -> None:
-    """The deliverer asks whom a worker may ask; of the targets every `step`th, and the allowed one."""
+def _a_webhook_reaches_nobody_else(besieged: Besieged, scale: Scale) -> None:
+    """The deliverer asks whom a worker may ask; the store it reaches."""
     targets = [url for url in dict.fromkeys(attacks.urls(besieged.port)) if f"{ALLOWED}:{besieged.port}" not in url]
-    codes = besieged.deliver([*targets[::step], besieged.field.origin])
+    codes = besieged.deliver([*targets[:: 1 if scale is list else 4], besieged.field.origin])
     assert codes.pop(besieged.field.origin) is None
     bad = {url: code for url, code in codes.items() if code != "blocked_target"}
     assert [url for url in bad if not any(name in url for name in _AT_TIMES)] == []
+
+
+_WAVES: Final = (
+    _nobody_is_asked_who_may_not_be,
+    _a_text_stays_a_text,
+    _a_store_sends_nobody_elsewhere,
+    _a_files_name_does_not_climb,
+    _honest_sources_work,
+    _what_the_api_refuses_it_does_not_repeat,
+    _a_secret_that_is_no_unicode_is_refused,
+    _a_webhook_reaches_nobody_else,
+)
+
+
+_ALL: Final = pytest.param(list, marks=[pytest.mark.long, pytest.mark.timeout(3600)])
+
+
+@pytest.mark.parametrize("scale", [journeys.shares, _ALL], ids=["each", "all"])
+def test_a_siege_does_no_harm(besieged: Besieged, scale: Scale) -> None:
+    """Wave by wave."""
+    for wave in _WAVES:
+        wave(besieged, scale)
+        besieged.require_unharmed()
