@@ -20,6 +20,7 @@ SAVED: Final = Path(__file__).parents[1] / "docs/performance"
 # Each module has `run(report, quick=...)`, which adds figures to the report.
 TABLES: Final = {
     "egress": "what the way out costs",
+    "api": "how fast the API answers",
 }
 
 
