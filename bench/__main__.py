@@ -21,6 +21,7 @@ SAVED: Final = Path(__file__).parents[1] / "docs/performance"
 TABLES: Final = {
     "egress": "what the way out costs",
     "api": "how fast the API answers",
+    "jobs": "what a job takes beside a bare Celery task",
 }
 
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -71,10 +71,16 @@ def _tell(report: Report, loads: dict[str, list[Load]]) -> None:
     hello = loads.pop("hello")
     for name, ours in loads.items():
         goals = _GOALS[name] or (None, None)
-        rates: Callable[[list[Load]], float] = lambda found: median(one.rate for one in found)
-        tails: Callable[[list[Load]], float] = lambda found: median(one.p99_seconds * 1000 for one in found)
-        for unit, value, goal in zip(("answers/s", "ms p99"), (rates, tails), goals, strict=True):
+        for unit, value, goal in zip(("answers/s", "ms p99"), (_rate, _tail_ms), goals, strict=True):
             report.add(Figure(_WORK[name], unit, value(ours), value(hello), "bare FastAPI", goal))
+
+
+def _rate(loads: list[Load]) -> float:
+    return median(one.rate for one in loads)
+
+
+def _tail_ms(loads: list[Load]) -> float:
+    return median(one.p99_seconds * 1000 for one in loads)
 
 
 def _put(engine: Engine, kept: list[str], order: Order, loads: list[Load]) -> float:
@@ -87,9 +93,7 @@ def _put(engine: Engine, kept: list[str], order: Order, loads: list[Load]) -> fl
     return loads[-1].rate
 
 
-def _ended_and_queued(
-    engine: Engine, sources: list[UUID], straight: dict[str, str]
-) -> tuple[list[str], list[str]]:
+def _ended_and_queued(engine: Engine, sources: list[UUID], straight: dict[str, str]) -> tuple[list[str], list[str]]:
     """The ids of a job of each source that has ended, and of one that waits."""
     worker, scheduler = engine.worker(**straight), engine.scheduler(**straight)
     ended = [engine.post(source) for source in sources]
@@ -110,9 +114,7 @@ def _order(engine: Engine, calls: list[str], status: int, seconds: float, *, onc
     headers = {"Authorization": f"Bearer {engine.organization.api_key}"}
     if once:
         headers["Idempotency-Key"] = load.NUMBER
-    requests = [
-        _request(method, f"/api/v1{path}", headers) for method, path in (call.split(" ", 1) for call in calls)
-    ]
+    requests = [_request(method, f"/api/v1{path}", headers) for method, path in (call.split(" ", 1) for call in calls)]
     return Order(engine.api_port, requests, status, _CONNECTIONS, seconds)
 
 
