@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from uuid import UUID
 
+from headwater import ids
 from headwater.access import policy
 from headwater.access.policy import Role
 
@@ -29,6 +30,15 @@ class Actor:
     def permissions(self) -> frozenset[str]:
         """What it may do, as `noun:verb`."""
         return policy.permissions(self.role, limited=self.project_ids is not None)
+
+    @cached_property
+    def named(self) -> dict[str, str | None]:
+        """Its ids as they stand in the log."""
+        return {
+            "organization_id": ids.encode("org", self.organization_id),
+            "member_id": ids.encode("user", self.member_id),
+            "key_id": ids.encode("key", self.key_id) if self.key_id else None,
+        }
 
     def may(self, permission: str) -> bool:
         """Whether it may do what `permission` names."""

@@ -177,11 +177,13 @@ def _query_names(route: APIRoute) -> list[str]:
 
 
 def _require_storable_path(request: Request) -> None:
-    if "\0" in request.url.path or "%00" in str(request.scope.get("raw_path", b"")):
+    if "\0" in request.scope["path"] or b"%00" in request.scope.get("raw_path", b""):
         raise errors.NotFound
 
 
 def _require_known_query(request: Request, known: frozenset[str]) -> None:
+    if not request.scope["query_string"]:
+        return
     refused = [
         errors.FieldError(name, "unknown_parameter", "This route does not take this parameter.")
         for name in request.query_params

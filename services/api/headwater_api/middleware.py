@@ -5,17 +5,19 @@ import time
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater import ids, log
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_ID_HEADER: Final = b"x-request-id"
 SECURITY: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+
+_SECURITY: Final = [(name.lower().encode(), value.encode()) for name, value in SECURITY.items()]
 
 _log = log.get("headwater_api.request")
 
@@ -30,7 +32,7 @@ class RequestLine:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("X-Request-Id", "")
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == _ID_HEADER), "")
         request_id = given if _REQUEST_ID.fullmatch(given) else ids.new().hex
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.clear_contextvars()
@@ -41,12 +43,13 @@ class RequestLine:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
+                headers = list(message.get("headers", ()))
+                headers.append((_ID_HEADER, request_id.encode()))
                 if (admission := scope["state"].get("admission")) is not None:
-                    headers.update(admission.headers)
-                for name, value in SECURITY.items():
-                    headers.setdefault(name, value)
+                    headers += [(name.lower().encode(), value.encode()) for name, value in admission.headers.items()]
+                set_already = {name for name, _ in headers}
+                headers += [header for header in _SECURITY if header[0] not in set_already]
+                message["headers"] = headers
             await send(message)
 
         try:
@@ -62,9 +65,7 @@ class RequestLine:
                 method=scope["method"],
                 route=getattr(route, "path", None),
                 path=scope["path"],
-                organization_id=actor and ids.encode("org", actor.organization_id),
-                member_id=actor and ids.encode("user", actor.member_id),
-                key_id=actor and actor.key_id and ids.encode("key", actor.key_id),
+                **(actor.named if actor else {}),
                 status=status,
                 duration_ms=round((time.perf_counter() - began) * 1000, 1),
             )

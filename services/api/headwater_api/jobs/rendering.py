@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -176,6 +176,7 @@ def _age_seconds(moment: str) -> float:
     return (clock.now() - datetime.fromisoformat(moment)).total_seconds()
 
 
+@lru_cache(maxsize=10_000)
 def _id(prefix: ids.Prefix, value: str | None) -> str | None:
     return None if value is None else ids.encode(prefix, UUID(value))
 
