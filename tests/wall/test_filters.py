@@ -8,7 +8,7 @@ there are no policies, and once with the API's own login.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from headwater.access import api_keys, organizations
 from headwater.db import Connection
 from headwater.jobs import pruning
 from headwater.vault.providers import KeyFile
+from headwater_api.hot_lane import HotLane
 
 # In the words of our own statements, and of SQLAlchemy's.
 _FILTER = re.compile(
@@ -100,16 +101,23 @@ def watching() -> Iterator[Watch]:
     """Stand between the API and its driver."""
     watch = Watch()
     with pytest.MonkeyPatch.context() as patch:
-        execute, execute_async = psycopg.Cursor.execute, psycopg.AsyncCursor.execute
+        execute, call, run_in_one = psycopg.Cursor.execute, HotLane.call, HotLane.run_in_one
 
         def watched(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
             return execute(self, watch(query), *arguments, **options)
 
-        async def watched_async(self: Any, query: Any, *arguments: Any, **options: Any) -> Any:
-            return await execute_async(self, watch(query), *arguments, **options)
+        def through(statement: db.Statement) -> db.Statement:
+            return replace(statement, text=watch(statement.text))
+
+        async def watched_call(self: HotLane, statement: db.Statement) -> list[db.Row]:
+            return await call(self, through(statement))
+
+        async def watched_together(self: HotLane, *statements: db.Statement) -> list[db.Row]:
+            return await run_in_one(self, *map(through, statements))
 
         patch.setattr(psycopg.Cursor, "execute", watched)
-        patch.setattr(psycopg.AsyncCursor, "execute", watched_async)
+        patch.setattr(HotLane, "call", watched_call)
+        patch.setattr(HotLane, "run_in_one", watched_together)
         yield watch
 
 

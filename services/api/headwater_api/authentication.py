@@ -12,7 +12,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from headwater import log
 from headwater.access import api_keys
@@ -153,7 +152,7 @@ class Authenticator:
         parameters = {"organization": organization_id, "key": key_id}
         try:
             await self._call(Statement("select api_key_used(%(organization)s, %(key)s)", parameters))
-        except (psycopg.Error, PoolTimeout) as error:
+        except psycopg.Error as error:
             _log.warning("api_key.use_not_noted", error=type(error).__name__)
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final
 from uuid import UUID
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from headwater import clock, log
 from headwater.audit import log as audit_log
@@ -93,7 +92,7 @@ class Denials:
         for refused, count in counted.items():
             try:
                 await self._write(refused.organization_id, _entry(refused, count))
-            except (psycopg.Error, PoolTimeout) as error:
+            except psycopg.Error as error:
                 # The log of this process has each refusal as a request that was answered 401 or 403.
                 _log.error("denials.not_written", error=type(error).__name__, count=count.count)
 

@@ -6,7 +6,6 @@ from typing import Any
 import psycopg
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
-from psycopg_pool import PoolTimeout
 from starlette.responses import Response
 
 from headwater import __version__, db
@@ -37,7 +36,7 @@ async def readyz(request: Request) -> Response:
 async def _database(held: services.Services) -> str:
     try:
         rows = await held.call(db.Statement("select version_num from alembic_version"))
-    except (psycopg.Error, PoolTimeout):
+    except psycopg.Error:
         return "unavailable"
     found = rows[0]["version_num"] if rows else "none"
     return "ok" if rows and found >= db.REVISION else f"schema {found} where {db.REVISION} is needed"

@@ -10,8 +10,6 @@ from uuid import UUID
 import sqlalchemy.exc
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 from sqlalchemy import Engine
 from starlette.types import ASGIApp
 
@@ -43,13 +41,15 @@ from headwater_api.credentials import routes as credentials
 from headwater_api.data_sources import events
 from headwater_api.data_sources import routes as data_sources
 from headwater_api.denials import Denials
+from headwater_api.hot_lane import HotLane
 from headwater_api.jobs import many as many_jobs
 from headwater_api.jobs import routes as jobs
 from headwater_api.jobs import starting as starting_jobs
+from headwater_api.jobs.together import Readings
 from headwater_api.jobs.waiting import Hub
 from headwater_api.middleware import RequestLine
 from headwater_api.projects import routes as projects
-from headwater_api.services import Pool, Services
+from headwater_api.services import Services
 from headwater_api.uploads import routes as uploads
 from headwater_api.webhooks import deliveries
 from headwater_api.webhooks import routes as webhooks
@@ -84,15 +84,6 @@ _ROUTERS: Final[Sequence[APIRouter]] = (
     audit.router,
 )
 
-# The hot lane waits at most 2 s for a connection, 5 s for a statement.
-_HOT_OPTIONS: Final = (
-    "-c statement_timeout=5000 -c lock_timeout=2000 -c idle_in_transaction_session_timeout=10000"
-    f" -c TimeZone=UTC {db.SERVER_KEEPALIVES}"
-)
-# The pool doubles its pause between attempts at a connection until it gives one up; then the next request tries at
-# once. Its own 5 minutes would leave the lane dead for up to two of them after Postgres is back.
-_RECONNECT_SECONDS: Final = 4
-
 _log = log.get(__name__)
 
 
@@ -103,8 +94,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     database, oidc = DatabaseSettings(), OidcSettings()
     pepper = api_keys.read_pepper(settings.pepper_file)
     engine = db.engine(database.database_url, application="headwater-api", pool_size=database.database_pool)
-    pool = _pool(database)
-    await pool.open()
+    hot = HotLane(database.database_url, size=database.database_pool)
     bellboy = Bellboy(Doorbell(RedisSettings().redis_url), _unring_through(engine))
     bellboy.start()
 
@@ -121,7 +111,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pepper=pepper,
         engine=engine,
         turns=asyncio.Semaphore(database.database_pool),
-        pool=pool,
+        hot=hot,
         bellboy=bellboy,
         authenticator=Authenticator(
             call, pepper, denials, strangers, signing_in.configured(oidc, call, denials, strangers)
@@ -129,6 +119,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         rate_limiter=RateLimiter(limit, RedisSettings().redis_url) if limit else None,
         denials=denials,
         hub=Hub(database.database_url, call, caps),
+        readings=Readings(call),
         storage=configured.storage(UploadSettings()),
         quotas=QuotaSettings(),
         caps=caps,
@@ -151,27 +142,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await services.hub.stop()
     await services.denials.stop()
     bellboy.stop()
-    await pool.close()
+    await hot.close()
     engine.dispose()
-
-
-def _pool(settings: DatabaseSettings) -> Pool:
-    return AsyncConnectionPool(
-        settings.database_url,
-        min_size=1,
-        max_size=settings.database_pool,
-        timeout=2,
-        reconnect_timeout=_RECONNECT_SECONDS,
-        open=False,
-        kwargs={
-            **db.CONNECT,
-            "autocommit": True,
-            "row_factory": dict_row,
-            "application_name": "headwater-api",
-            "options": _HOT_OPTIONS,
-            "connect_timeout": 2,
-        },
-    )
 
 
 def _unring_through(engine: Engine) -> Callable[[Sequence[Ring]], None]:

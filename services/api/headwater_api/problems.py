@@ -8,7 +8,6 @@ import psycopg
 import sqlalchemy.exc
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from psycopg_pool import PoolTimeout
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -210,6 +209,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.RequestError, _on_request_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    for away in (psycopg.OperationalError, PoolTimeout, sqlalchemy.exc.OperationalError, sqlalchemy.exc.TimeoutError):
+    for away in (psycopg.OperationalError, sqlalchemy.exc.OperationalError, sqlalchemy.exc.TimeoutError):
         app.add_exception_handler(away, _on_database_away)
     app.add_exception_handler(Exception, _on_fault)

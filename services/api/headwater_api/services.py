@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-import psycopg
 from fastapi import FastAPI
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 from pydantic import SecretStr
 from sqlalchemy import Engine
 from starlette.requests import HTTPConnection
@@ -23,18 +20,18 @@ from headwater.uploads.storage import Storage
 from headwater_api.admission import RateLimiter
 from headwater_api.authentication import Authenticator
 from headwater_api.denials import Denials
+from headwater_api.hot_lane import HotLane
+from headwater_api.jobs.together import Readings
 from headwater_api.jobs.waiting import Hub
 
 _TURN_SECONDS: Final = 5
 
-Pool = AsyncConnectionPool[psycopg.AsyncConnection[Row]]
-
 
 @dataclass(frozen=True)
 class Lane:
-    """The hot lane for one organization: one statement is one transaction and one round trip."""
+    """The hot lane for one organization."""
 
-    pool: Pool
+    hot: HotLane
     organization_id: UUID
 
     async def fetch(self, statement: Statement) -> Row | None:
@@ -44,21 +41,15 @@ class Lane:
 
     async def fetch_all(self, statement: Statement) -> list[Row]:
         """Run `statement`; all its rows."""
-        parameters = {**statement.parameters, "acting_for": str(self.organization_id)}
-        async with self.pool.connection() as connection:
-            # Both in one message, which the server takes as one transaction; with parameters of its own it takes only
-            # one statement at a time.
-            cursor = psycopg.AsyncClientCursor(connection, row_factory=dict_row)
-            await cursor.execute(f"{SET_ORGANIZATION}; {statement.text}", parameters)
-            cursor.nextset()
-            return await cursor.fetchall() if cursor.description else []
+        acting = Statement(SET_ORGANIZATION, {"acting_for": str(self.organization_id)})
+        return await self.hot.run_in_one(acting, statement)
 
 
 @dataclass(frozen=True)
 class Services:
     """Made by `main.lifespan`, one for a process.
 
-    `engine` is the plain lane (ORM sessions in `def` endpoints), `pool` the hot lane (one statement a request).
+    `engine` is the plain lane (ORM sessions in `def` endpoints), `hot` the other (one statement a request).
     `turns` has as many permits as the plain lane has connections. `storage` is where uploads are kept, if anywhere.
     `rate_limiter` is None where there is no limit.
     `metrics_token` opens `/metrics`, which is closed without.
@@ -68,12 +59,13 @@ class Services:
     pepper: bytes
     engine: Engine
     turns: asyncio.Semaphore
-    pool: Pool
+    hot: HotLane
     bellboy: Bellboy
     authenticator: Authenticator
     rate_limiter: RateLimiter | None
     denials: Denials
     hub: Hub
+    readings: Readings
     storage: Storage | None
     quotas: QuotaSettings
     caps: JobSettings
@@ -97,13 +89,11 @@ class Services:
 
     def lane(self, organization_id: UUID) -> "Lane":
         """The hot lane for one organization."""
-        return Lane(self.pool, organization_id)
+        return Lane(self.hot, organization_id)
 
     async def call(self, statement: Statement) -> list[Row]:
         """Call an SQL function on the hot lane that says itself for whom it acts, or for whom it need not; its rows."""
-        async with self.pool.connection() as connection:
-            cursor = await connection.execute(statement.text, statement.parameters)
-            return await cursor.fetchall()
+        return await self.hot.call(statement)
 
 
 def of(request: HTTPConnection) -> Services:

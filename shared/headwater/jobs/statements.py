@@ -22,11 +22,14 @@ def submit(request: Mapping[str, Any]) -> Statement:
     return Statement("select job_submit(%(request)s) as answer", {"request": json(dict(request))})
 
 
-def read(*, organization_id: UUID, job_id: UUID) -> Statement:
-    """One column `job`: a row of `job_view` as JSON, or null."""
+def read(jobs: Sequence[tuple[UUID, UUID]]) -> Statement:
+    """Of each (organization, job), in their order, one row {job}: a row of `job_view` as JSON, or null."""
     return Statement(
-        "select job_read(%(organization_id)s, %(job_id)s) as job",
-        {"organization_id": organization_id, "job_id": job_id},
+        """
+        select job_read(organization_id, job_id) as job
+        from unnest(%(organization_ids)s::uuid[], %(job_ids)s::uuid[]) as wanted (organization_id, job_id)
+        """,
+        pairs(jobs),
     )
 
 

@@ -16,7 +16,6 @@ from headwater.connectors import registry
 from headwater.connectors.spec import Capability
 from headwater.db import Row, Statement
 from headwater.errors import NotFound
-from headwater.jobs import statements
 from headwater_api import openapi, pagination, representations, services, wire
 from headwater_api.actor import Actor
 from headwater_api.catalogue import walking
@@ -182,8 +181,7 @@ async def list_job_rejects(
 ) -> Response:
     """All that this job refused, also when it failed and nothing of it is shown."""
     held = services.of(request)
-    rows = await held.call(statements.read(organization_id=actor.organization_id, job_id=job_id))
-    if rows[0]["job"] is None:
+    if await held.readings.read(actor.organization_id, job_id) is None:
         raise NotFound
     lane = held.lane(actor.organization_id)
     walk = walking.rejects_of_job(lane.fetch_all, organization_id=actor.organization_id, job_id=job_id)

@@ -17,7 +17,7 @@ from headwater.errors import Conflict, FieldError, InvalidRequest, NotFound, Una
 from headwater.jobs import reading, statements
 from headwater_api import openapi, pagination, services, wire
 from headwater_api.actor import Actor
-from headwater_api.dependencies import ActorDep, JobId, TurnDep
+from headwater_api.dependencies import ActorDep, JobId, TurnDep, get_actor
 from headwater_api.guard import GuardedRoute, allow
 from headwater_api.jobs import rendering, streaming
 from headwater_api.jobs.rendering import JobView
@@ -100,7 +100,6 @@ async def list_jobs(request: Request, actor: ActorDep, query: Annotated[JobQuery
 @allow("job:read")
 async def get_job(
     request: Request,
-    actor: ActorDep,
     job_id: JobId,
     wait: Annotated[float, Query(ge=0, le=30, description="Seconds to wait, at most 30.")] = 0,
     if_none_match: Annotated[str | None, Header(description="An ETag of this job.")] = None,
@@ -110,7 +109,7 @@ async def get_job(
     With `wait` it answers when the job has ended or the time is over. With `wait` and `If-None-Match` it answers when
     the state differs from the ETag, and 304 if it does not within that time.
     """
-    held = services.of(request)
+    held, actor = services.of(request), get_actor(request)
     view = await _read(held, actor, job_id)
     if wait and not view.final and (if_none_match is None or _matches(if_none_match, view)):
         newer = await held.hub.wait(view, until=_awaited(if_none_match), seconds=wait)
@@ -219,10 +218,10 @@ def _cancelled(answer: Row, held: Services) -> Answer:
 
 
 async def _read(held: Services, actor: Actor, job_id: UUID) -> JobView:
-    rows = await held.call(statements.read(organization_id=actor.organization_id, job_id=job_id))
-    if rows[0]["job"] is None:
+    row = await held.readings.read(actor.organization_id, job_id)
+    if row is None:
         raise NotFound
-    return JobView(rows[0]["job"], held.caps)
+    return JobView(row, held.caps)
 
 
 def _json(content: dict[str, Any]) -> Response:
