@@ -7,6 +7,7 @@ from typing import Final
 import redis
 
 from headwater import log
+from headwater.connectors import registry
 from headwater.jobs.kinds import Queue
 from headwater.settings import RedisSettings
 from headwater_worker import environment, presence
@@ -26,6 +27,7 @@ def main() -> None:
     if not 1 <= arguments.slots <= _HIGHEST_SLOTS:
         parser.error(f"--slots must be between 1 and {_HIGHEST_SLOTS}")
     environment.clean()
+    registry.specs()  # each child would look for them again
     log.configure(f"worker_{arguments.queue}")
     _require_no_eviction(RedisSettings().redis_url)
     presence.introduce(presence.Identity(queue=arguments.queue, slots=arguments.slots))

@@ -4,6 +4,7 @@ A message is `{job_id}` and rings for a job; what it does is in Postgres. Messag
 backend, no retry, no ETA and no revoke: losing, doubling or forging one changes latency only.
 """
 
+import logging
 from typing import Any, Final
 
 from celery import Celery, bootsteps, signals
@@ -90,6 +91,8 @@ app.steps["consumer"].add(_PresenceStep)
 @signals.setup_logging.connect
 def _keep_our_logging(**_ignored: Any) -> None:
     """Celery leaves logging alone when somebody listens to this."""
+    # What it says of each message, the runner says of the job.
+    logging.getLogger("celery").setLevel(logging.WARNING)
 
 
 @signals.worker_process_init.connect

@@ -159,9 +159,7 @@ class Runner:
     def _leave_nothing_behind(self) -> None:
         """The next job is another organization's: no temporary table and no right of this one stays."""
         try:
-            connection = self._connected()
-            connection.execute("discard temp")
-            db.run(connection, statements.act_for_nobody())
+            self._connected().execute(f"discard temp; {statements.act_for_nobody().text}", prepare=False)
         except psycopg.Error:
             self._disconnect()
 

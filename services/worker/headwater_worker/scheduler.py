@@ -38,6 +38,7 @@ from headwater.uploads import pruning as uploads_pruning
 from headwater.webhooks import pruning as webhooks_pruning
 
 _TICK_SECONDS: Final = 0.5
+_ROUND_SECONDS: Final = 0.02
 _REAP_SECONDS: Final = 2.0
 _SETTLE_SECONDS: Final = 5.0
 _SEAL_SECONDS: Final = 1.0
@@ -138,6 +139,9 @@ class Scheduler:
                     duty.do(connection)
             # A job that ended frees a slot: fill it now, not at the next tick.
             for _notice in connection.notifies(timeout=_TICK_SECONDS, stop_after=1):
+                pass
+            # Where many end, a round for each would cost more than the jobs.
+            for _notice in connection.notifies(timeout=max(0.0, now + _ROUND_SECONDS - time.monotonic())):
                 pass
 
     def _dispatch(self, connection: Connection) -> None:

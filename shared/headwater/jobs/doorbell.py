@@ -2,6 +2,7 @@
 
 import queue as queues
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,7 @@ TRANSPORT_OPTIONS: Final = {
 _PUBLISH_POLICY: Final = {"max_retries": 0}
 _SHORT: Final = 8  # a longer queue is the dispatcher's to fill, in fair order
 _BATCH: Final = 500
+_PAUSE_SECONDS: Final = 0.05
 
 _log = log.get(__name__)
 
@@ -151,3 +153,5 @@ class Bellboy:
                 left = rings
             if left:
                 self._unring(left)
+                # Nobody waits for a ring that is left to the dispatcher: more of them at once cost less.
+                time.sleep(_PAUSE_SECONDS)

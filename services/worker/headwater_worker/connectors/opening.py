@@ -1,8 +1,9 @@
 """From a claim to an open connector: config validated, credentials unsealed and audited, the way out built."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from pydantic import ValidationError
@@ -125,11 +126,17 @@ def _uploads(spec: ConnectorSpec, context: JobContext) -> Iterator[SourceUploads
 
 
 def _runtime(type_: str) -> type[Connector]:
-    found = entry_points(group=RUNTIMES_GROUP, name=type_)
-    if not found:
+    found = _runtimes().get(type_)
+    if found is None:
         raise _not_installed(type_)
-    runtime: type[Connector] = next(iter(found)).load()
+    runtime: type[Connector] = found.load()
     return runtime
+
+
+@functools.cache
+def _runtimes() -> Mapping[str, EntryPoint]:
+    """Where the runtime of each type is. To find out, the metadata of every installed package are read."""
+    return {entry.name: entry for entry in entry_points(group=RUNTIMES_GROUP)}
 
 
 def _not_installed(type_: str) -> JobError:
