@@ -36,18 +36,23 @@ _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 @dataclass(frozen=True)
 class Rule:
-    """What a route demands. `streams`: the endpoint reads the body itself, and bounds it."""
+    """What a route demands. `streams`: the endpoint reads the body itself, and bounds it.
+
+    `plain` answers in the endpoint's place where there is no query: what FastAPI does to fill in an endpoint's
+    parameters takes a sixth of a short request. For a GET, and the few routes that are asked all day.
+    """
 
     permission: str
     if_match: IfMatch = "none"
     streams: bool = False
+    plain: Callable[[Request], Coroutine[Any, Any, Response]] | None = None
 
 
-def allow(permission: str, *, if_match: IfMatch = "none", streams: bool = False) -> Callable[[Endpoint], Endpoint]:
-    """Declare what an endpoint demands. Every guarded route has one; the app does not start without."""
+def allow(permission: str, **demands: Any) -> Callable[[Endpoint], Endpoint]:
+    """Declare what an endpoint demands, as `Rule` says. Every guarded route has one; the app does not start without."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        endpoint.__dict__["rule"] = Rule(permission, if_match, streams)
+        endpoint.__dict__["rule"] = Rule(permission, **demands)
         return endpoint
 
     return mark
@@ -115,6 +120,8 @@ class GuardedRoute(APIRoute):
                     raise _forbidden(actor, rule.permission)
                 if request.method in _METHODS_WITH_BODY and not rule.streams:
                     await _require_readable_body(request)
+                if rule.plain is not None and not request.scope["query_string"]:
+                    return await rule.plain(request)
                 _require_known_query(request, query_names)
                 return await handle(request)
             except errors.NotFound:

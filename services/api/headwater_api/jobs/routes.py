@@ -11,7 +11,7 @@ from fastapi.sse import EventSourceResponse
 from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
-from headwater import clock, db
+from headwater import clock, db, ids
 from headwater.db import Row
 from headwater.errors import Conflict, FieldError, InvalidRequest, NotFound, Unavailable
 from headwater.jobs import reading, statements
@@ -91,13 +91,18 @@ async def list_jobs(request: Request, actor: ActorDep, query: Annotated[JobQuery
     )
 
 
+async def _get_job_now(request: Request) -> Response:
+    job_id = ids.decode("job", request.path_params["job_id"])
+    return await get_job(request, job_id, if_none_match=request.headers.get("If-None-Match"))
+
+
 @router.get(
     "/jobs/{job_id}",
     summary="Read a job, or wait for it",
     response_model=JobRead,
     responses={200: {"headers": _ETAG}, 304: {"description": "`If-None-Match` still holds", "headers": _ETAG}},
 )
-@allow("job:read")
+@allow("job:read", plain=_get_job_now)
 async def get_job(
     request: Request,
     job_id: JobId,
