@@ -26,7 +26,7 @@ from headwater_cli.ports import free_port
 
 _CONNECTIONS: Final = 32
 _SOURCES: Final = 64
-_ROUNDS: Final = 5
+_ROUNDS: Final = 3
 _GOALS: Final[dict[str, tuple[Goal, Goal] | None]] = {
     "an ended job": (at_least(0.35), at_most(4)),
     "a queued job": (at_least(0.35), at_most(4)),

@@ -24,7 +24,7 @@ from headwater import ids
 
 _SLOTS: Final = 2
 _SOURCES: Final = 64
-_ONE_BY_ONE: Final = 200
+_ONE_BY_ONE: Final = 100
 _BURST: Final = 2000
 _ROUNDS: Final = 3
 _SECONDS: Final = 300
