@@ -11,6 +11,11 @@ from headwater.connectors.spec import TARGET, Capability, ConnectorConfig, Conne
 
 _AWS_REGION: Final = re.compile(r"[a-z]{2,4}(-[a-z]{2,12}){1,3}-[0-9]{1,2}")
 _AWS_BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+# A region's own, and what a private network has instead: https://bucket.vpce-<id>.s3.<region>.vpce.amazonaws.com.
+_AMAZONS_ORIGIN: Final = re.compile(
+    r"https://(?:s3(?:-fips)?(?:\.dualstack)?\.[a-z0-9-]+|bucket\.vpce-[a-z0-9-]+\.s3\.[a-z0-9-]+\.vpce)"
+    r"\.amazonaws\.com(?:\.cn)?"
+)
 _ROLE_ARN: Final = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/[A-Za-z0-9+=,.@_/-]{1,512}$"
 
 
@@ -49,7 +54,7 @@ class S3Config(ConnectorConfig):
             raise ValueError("`region` must be one of Amazon's, such as eu-central-1, unless `endpoint_url` is set")
         if self.endpoint_url is None and not _AWS_BUCKET.fullmatch(self.bucket):
             raise ValueError("`bucket` must be 3 to 63 lower-case letters, digits, dots or hyphens")
-        if self.endpoint_url is not None and self.use_iam_role:
+        if self.use_iam_role and self.endpoint_url and not _AMAZONS_ORIGIN.fullmatch(self.endpoint_url):
             raise ValueError("`use_iam_role` goes with Amazon's own endpoints: give keys, or leave `endpoint_url` out")
         if self.external_id is not None and self.role_arn is None:
             raise ValueError("`external_id` goes with `role_arn`")

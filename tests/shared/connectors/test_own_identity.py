@@ -24,6 +24,8 @@ def _validate(type_: str, endpoint_url: str | None) -> Any:
     [
         ("s3", "https://evil.example"),
         ("s3", "https://x.execute-api.eu-central-1.amazonaws.com"),
+        ("s3", "http://s3.eu-central-1.amazonaws.com"),
+        ("s3", "https://bucket.vpce-0a1b2c3d.s3.eu-central-1.vpce.amazonaws.com.evil.example"),
         ("gcs", "https://evil.example"),
         ("gcs", "https://storage.googleapis.com.evil.example"),
         ("azure_blob", "https://evil.example"),
@@ -43,6 +45,8 @@ def test_it_goes_to_nobody_elses_endpoint(type_: str, endpoint_url: str) -> None
     ("type_", "endpoint_url"),
     [
         ("s3", None),
+        ("s3", "https://s3.eu-central-1.amazonaws.com"),
+        ("s3", "https://bucket.vpce-0a1b2c3d-5e6f.s3.eu-central-1.vpce.amazonaws.com"),
         ("gcs", None),
         ("azure_blob", None),
         ("azure_blob", CHINA),
@@ -50,5 +54,5 @@ def test_it_goes_to_nobody_elses_endpoint(type_: str, endpoint_url: str) -> None
     ],
 )
 def test_it_goes_to_its_own_cloud(type_: str, endpoint_url: str | None) -> None:
-    """Azure's has several."""
+    """Azure's has several; Amazon's has some for each region, also inside of private networks."""
     assert _validate(type_, endpoint_url).endpoint_url == endpoint_url
