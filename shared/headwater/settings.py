@@ -6,23 +6,64 @@ Every variable starts with `HEADWATER_`; `docs/settings.md` lists them all. Gene
 
 import ipaddress
 import json
+import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from headwater import ids
 from headwater.errors import NotFound
 
 _ASYMMETRIC: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _SHORTEST_TOKEN: Final = 16
+_ORIGIN: Final = re.compile(r"https?://(?:[a-z0-9-]+(?:\.[a-z0-9-]+)*|\[[0-9a-f:]+\])(?::\d{1,5})?")
+
+
+_PREFIX: Final = "HEADWATER_"
+_withheld: dict[str, str] = {}
+
+
+def withhold() -> None:
+    """Take our variables out of the environment, where a driver or a program that it starts would find our passwords.
+
+    Settings know them still, in this process and in those that are forked from it.
+    """
+    for name in [name for name in os.environ if name.startswith(_PREFIX)]:
+        _withheld[name] = os.environ.pop(name)
+
+
+class _Environment(EnvSettingsSource):
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        withheld = {name.lower(): value for name, value in _withheld.items()}
+        return {**withheld, **super()._load_env_vars()}
 
 
 class _Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="HEADWATER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic calls
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment; no files."""
+        return init_settings, _Environment(settings_cls)
 
 
 class DatabaseSettings(_Settings):
@@ -74,6 +115,30 @@ class ApiSettings(_Settings):
     trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
         default="", description="CIDRs, separated by commas: from there X-Forwarded-For and -Proto are believed"
     )
+
+
+class BrowserSettings(_Settings):
+    """What pages in a browser may do with the API."""
+
+    cors_origins: str = Field(default="", description="origins whose pages may read answers, separated by commas")
+    hsts_seconds: int = Field(default=0, ge=0, description="browsers come over TLS alone for so long; 0 says nothing")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact(cls, value: str) -> str:
+        origins = [origin.strip() for origin in value.split(",") if origin.strip()]
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin}: each must be an origin as browsers send it, https://app.example.com or"
+                    " http://localhost:3000: scheme, host in lower case, a port that is not the usual one, and no slash"
+                )
+        return ",".join(origins)
+
+    @property
+    def origins(self) -> Sequence[str]:
+        """Those in `cors_origins`."""
+        return [origin for origin in self.cors_origins.split(",") if origin]
 
 
 def is_https_or_loopback(url: str) -> bool:

@@ -6,6 +6,7 @@ pays nothing.
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ IfMatch = Literal["required", "optional", "none"]
 
 # Spelled out in JSON, these may be text that Postgres cannot hold; only then is the body walked through.
 _SUSPECT: Final = re.compile(rb"\\u(0000|[dD][89a-fA-F])")
+_UTF_8: Final = re.compile(r"\s*charset\s*=\s*\"?utf-?8\"?\s*;?\s*", re.IGNORECASE)
+_HIDDEN: Final = re.compile(rb"%(00|2f|5c)", re.IGNORECASE)
 _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -71,6 +74,12 @@ class BoundedRequest(Request):
             except ClientDisconnect:
                 raise errors.InvalidRequest("The body broke off before its end.", code="body_incomplete") from None
         return self._body
+
+    async def json(self) -> Any:
+        """The body. Raises `InvalidRequest` where a member stands twice: two readers would take different ones."""
+        if not hasattr(self, "_json"):
+            self._json = json.loads(await self.body(), object_pairs_hook=_members)
+        return self._json
 
     async def _bounded(self) -> bytes:
         limit, size, chunks = services.of(self).settings.max_body_bytes, 0, []
@@ -184,7 +193,8 @@ def _query_names(route: APIRoute) -> list[str]:
 
 
 def _require_storable_path(request: Request) -> None:
-    if "\0" in request.scope["path"] or b"%00" in request.scope.get("raw_path", b""):
+    """No U+0000, which Postgres cannot hold, and no encoded slash: a proxy that looks at paths would not see it."""
+    if "\0" in request.scope["path"] or _HIDDEN.search(request.scope.get("raw_path") or b""):
         raise errors.NotFound
 
 
@@ -205,11 +215,24 @@ def _require_known_query(request: Request, known: frozenset[str]) -> None:
         raise errors.InvalidRequest(errors=refused)
 
 
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        detail = "A member of an object stands there more than once."
+        raise errors.InvalidRequest(errors=[errors.FieldError("", "duplicate_member", detail)])
+    return members
+
+
 async def _require_readable_body(request: Request) -> None:
     body = await request.body()
     if not body:
         return
-    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise errors.UnsupportedMediaType("Send the body as it is, without a `Content-Encoding`.")
+    media_type, _, parameters = request.headers.get("Content-Type", "").partition(";")
+    media_type = media_type.strip().lower()
+    if "charset" in parameters.lower() and not _UTF_8.fullmatch(parameters):
+        raise errors.UnsupportedMediaType("JSON is UTF-8 (RFC 8259): send no other `charset`.")
     if media_type != "application/json" and not (
         media_type.startswith("application/") and media_type.endswith("+json")
     ):

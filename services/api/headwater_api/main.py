@@ -19,6 +19,7 @@ from headwater.jobs import dispatching
 from headwater.jobs.doorbell import Bellboy, Doorbell, Ring
 from headwater.settings import (
     ApiSettings,
+    BrowserSettings,
     DatabaseSettings,
     JobSettings,
     MetricsSettings,
@@ -47,7 +48,7 @@ from headwater_api.jobs import routes as jobs
 from headwater_api.jobs import starting as starting_jobs
 from headwater_api.jobs.together import Readings
 from headwater_api.jobs.waiting import Hub
-from headwater_api.middleware import RequestLine
+from headwater_api.middleware import RequestLine, SharedOrigins
 from headwater_api.projects import routes as projects
 from headwater_api.services import Services
 from headwater_api.uploads import routes as uploads
@@ -171,7 +172,11 @@ class Application(FastAPI):
     """FastAPI with the request's line around everything, also around the answer to a fault of ours."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return RequestLine(super().build_middleware_stack())
+        browsers = BrowserSettings()
+        stack = super().build_middleware_stack()
+        if browsers.origins:
+            stack = SharedOrigins(stack, browsers.origins)
+        return RequestLine(stack, hsts_seconds=browsers.hsts_seconds)
 
 
 def create_app() -> FastAPI:

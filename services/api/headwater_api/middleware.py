@@ -2,9 +2,12 @@
 
 import re
 import time
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
 
 import structlog
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headwater import ids, log
@@ -15,9 +18,35 @@ SECURITY: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+# The pages of the reference: FastAPI writes a script into them that loads what draws them.
+_PAGES: Final = frozenset({"/docs", "/redoc"})
+_PAGE_POLICY: Final = (
+    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src 'unsafe-inline'"
+    " https://cdn.jsdelivr.net https://fonts.googleapis.com; font-src https://fonts.gstatic.com; worker-src blob:;"
+    " img-src data: https://fastapi.tiangolo.com https://cdn.redoc.ly; connect-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'"
+)
+_READ_FIELDS: Final = (
+    "Authorization", "Content-Type", "Content-Range", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID",
+    "Prefer", "X-Request-Id",
+)  # fmt: skip
+_SHOWN_FIELDS: Final = (
+    "ETag", "Idempotency-Replayed", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id",
+)  # fmt: skip
+_PREFLIGHT_SECONDS: Final = 600
 
-_SECURITY: Final = [(name.lower().encode(), value.encode()) for name, value in SECURITY.items()]
+_RawHeader: TypeAlias = tuple[bytes, bytes]
+
+
+def _raw(headers: Mapping[str, str]) -> list[_RawHeader]:
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+_SECURITY: Final = _raw(SECURITY)
+_PAGE_SECURITY: Final = _raw({**SECURITY, "Content-Security-Policy": _PAGE_POLICY})
 
 _log = log.get("headwater_api.request")
 
@@ -25,8 +54,14 @@ _log = log.get("headwater_api.request")
 class RequestLine:
     """Gives each request an id (its own `X-Request-Id`, if it is a plain one) and logs one line when it ends."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, hsts_seconds: int = 0) -> None:
         self._app = app
+        # Said over plain HTTP it means nothing (RFC 6797, section 7.2).
+        self._hsts = _raw({"Strict-Transport-Security": f"max-age={hsts_seconds}"} if hsts_seconds else {})
+
+    def _headers(self, scope: Scope) -> list[_RawHeader]:
+        said = _PAGE_SECURITY if scope["path"] in _PAGES else _SECURITY
+        return said + self._hsts if scope["scheme"] == "https" else said
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,9 +81,9 @@ class RequestLine:
                 headers = list(message.get("headers", ()))
                 headers.append((_ID_HEADER, request_id.encode()))
                 if (admission := scope["state"].get("admission")) is not None:
-                    headers += [(name.lower().encode(), value.encode()) for name, value in admission.headers.items()]
+                    headers += _raw(admission.headers)
                 set_already = {name for name, _ in headers}
-                headers += [header for header in _SECURITY if header[0] not in set_already]
+                headers += [header for header in self._headers(scope) if header[0] not in set_already]
                 message["headers"] = headers
             await send(message)
 
@@ -69,3 +104,26 @@ class RequestLine:
                 status=status,
                 duration_ms=round((time.perf_counter() - began) * 1000, 1),
             )
+
+
+class SharedOrigins:
+    """Answers the questions of browsers for pages of these origins; for other pages there is no such thing as CORS.
+
+    Keys are sent in a field of their own and never by the browser by itself, so credentials are not allowed.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+        self._shared = CORSMiddleware(
+            app,
+            allow_origins=sorted(self._origins),
+            allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+            allow_headers=_READ_FIELDS,
+            expose_headers=_SHOWN_FIELDS,
+            max_age=_PREFLIGHT_SECONDS,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_shared = scope["type"] == "http" and Headers(scope=scope).get("Origin") in self._origins
+        await (self._shared if is_shared else self._app)(scope, receive, send)

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from headwater import ids, log
 from headwater.settings import ApiSettings
-from headwater_api import middleware, problems
+from headwater_api import heads, middleware, problems
 
 HEAD_SECONDS: Final = 10.0
 """From the connection, or from the first byte of a later request, to the end of the head."""
@@ -72,9 +72,16 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._since = True, self.loop.time()
 
     def on_headers_complete(self) -> None:
-        """Start the application. Raises `ValueError` on a head that is too large."""
+        """Start the application. Raises `ValueError` on a head that is refused."""
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
             self._refuse_head()
+            raise ValueError
+        version = self.parser.get_http_version()
+        if version not in heads.VERSIONS:
+            self._refuse(505, "http_version_not_supported", "This server speaks HTTP/1.1.")
+            raise ValueError
+        if (ambiguous := heads.ambiguity(version, self.headers)) is not None:
+            self._refuse(400, "malformed_request", ambiguous)
             raise ValueError
         super().on_headers_complete()
         # Trailers come by the same callback; they are no headers, whatever their names.
