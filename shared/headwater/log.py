@@ -1,93 +1,71 @@
 """The structured log: one event per line, bound ids, secrets masked.
 
-Whoever opens a secret registers it with `mask_for` around its use; the last processor replaces it wherever it stands.
-Within `masks_kept` it stays masked to the end of that block: what went wrong is logged when its source is closed.
+Everything that a process says passes here: its own events, the standard library's loggers (Celery's, uvicorn's, those
+of SDKs), warnings, and what ends a thread or the process. The last thing before a line is rendered is `masking.of`.
 """
 
-import json
+import contextlib
 import logging
-import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Final
-from urllib.parse import quote, quote_plus
+from types import TracebackType
+from typing import Any, Final, TextIO, cast
 
 import structlog
 
+from headwater import masking
 from headwater.settings import LogSettings
 
-MASK: Final = "[masked]"
-_SHORTEST_MASKED: Final = 4  # a shorter secret would mask innocent text everywhere and say that it is that short
-_URL_PASSWORD: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]*@(?=[^\s@]*)", re.IGNORECASE)
+_LONGEST: Final = 64 * 1024  # of one line; a traceback through three SDKs has a few thousand characters
 
-_live_secrets: dict[int, tuple[str, ...]] = {}
-_kept: list[set[int]] = []
-_lock = threading.Lock()
+# What the processors put into every line.
+_OURS: Final = frozenset({"timestamp", "level", "service"})
 
 
-def _spellings(secret: str) -> set[str]:
-    return {secret, quote(secret, safe=""), quote_plus(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+class _Sink:
+    """Where lines are written, which may change. Who says something never hears that it could not be written."""
+
+    def __init__(self) -> None:
+        self.stream: TextIO = sys.stdout
+
+    def write(self, text: str) -> None:
+        """One line with its end, cut where it is too long."""
+        try:
+            self.stream.write(text if len(text) <= _LONGEST else text[:_LONGEST] + "\n")
+        except (OSError, ValueError):
+            if sys.__stderr__ is not None:
+                sys.__stderr__.write("A line could not be logged.\n")
+
+    def flush(self) -> None:
+        """What was written is out."""
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.flush()
 
 
-@contextmanager
-def mask_for(secrets: Iterable[str]) -> Iterator[None]:
-    """While the block runs, every spelling of `secrets` is masked in all that this process logs.
-
-    Within a block of `masks_kept`, until that one ends.
-    """
-    spellings = {text for secret in secrets for text in _spellings(secret) if len(text) >= _SHORTEST_MASKED}
-    ordered = tuple(sorted(spellings, key=len, reverse=True))
-    with _lock:
-        _live_secrets[id(ordered)] = ordered
-    try:
-        yield
-    finally:
-        with _lock:
-            if _kept:
-                _kept[-1].add(id(ordered))
-            else:
-                _live_secrets.pop(id(ordered), None)
+_SINK: Final = _Sink()
 
 
-@contextmanager
-def masks_kept() -> Iterator[None]:
-    """What `mask_for` masks within the block stays masked until it ends. For a process that does one job at a time."""
-    with _lock:
-        _kept.append(set())
-    try:
-        yield
-    finally:
-        with _lock:
-            for key in _kept.pop():
-                _live_secrets.pop(key, None)
+class _Handler(logging.StreamHandler[_Sink]):  # type: ignore[type-var] # it writes and flushes, which is all
+    """For loggers of the standard library. What they cannot say is not explained: it would be printed as it is."""
 
-
-def masked(text: str) -> str:
-    """`text` without the live secrets and without passwords inside URLs."""
-    for spellings in tuple(_live_secrets.values()):
-        for spelling in spellings:
-            text = text.replace(spelling, MASK)
-    if "://" not in text:
-        return text
-    return _URL_PASSWORD.sub(rf"\g<scheme>{MASK}@", text)
-
-
-def _masked_value(value: Any) -> Any:
-    if isinstance(value, str):
-        return masked(value)
-    if isinstance(value, dict):
-        return {_masked_value(key): _masked_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_masked_value(item) for item in value]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return masked(str(value))
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        _SINK.write(f"A line of {record.name!r} could not be logged.\n")
 
 
 def _mask(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {key: _masked_value(value) for key, value in event.items()}
+    # Before it is rendered: a secret of digits would be masked in a number of the JSON.
+    return {key: value if key in _OURS else masking.of(_text(value)) for key, value in event.items()}
+
+
+def _text(value: Any) -> Any:
+    """What JSON and the console show of other types is their `repr`, which may hold anything."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        return {str(key): _text(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_text(item) for item in value]
+    return str(value)
 
 
 def configure(service: str) -> None:
@@ -107,14 +85,15 @@ def configure(service: str) -> None:
         else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
     ]
     level = settings.log_level.upper()
+    _SINK.stream = sys.stdout
     # Our own lines do not pass through the standard library: it would cost a request a tenth of its time.
     structlog.configure(
         processors=[*shared, *final],
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _SINK)),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Handler(_SINK)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final]
@@ -124,7 +103,33 @@ def configure(service: str) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     logging.captureWarnings(capture=True)
+    _log_what_ends()
     structlog.contextvars.bind_contextvars(service=service)
+
+
+def write_to(stream: TextIO) -> None:
+    """Write the lines there from now on."""
+    _SINK.stream = stream
+
+
+def _log_what_ends() -> None:
+    """Python would print the end of a thread, of the process and of a finaliser as it is."""
+    faults = get(__name__)
+
+    def of_process(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            faults.critical("process.fault", exc_info=(kind, error, trace))
+
+    def of_thread(ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_value is not None and not issubclass(ended.exc_type, SystemExit):
+            name = ended.thread.name if ended.thread else None
+            faults.error("thread.fault", thread=name, exc_info=(ended.exc_type, ended.exc_value, ended.exc_traceback))
+
+    def unraisable(found: "sys.UnraisableHookArgs") -> None:
+        if found.exc_value is not None:
+            faults.error("process.unraisable", exc_info=(found.exc_type, found.exc_value, found.exc_traceback))
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = of_process, of_thread, unraisable
 
 
 def get(name: str) -> structlog.typing.FilteringBoundLogger:

@@ -150,10 +150,11 @@ def test_it_is_text_or_openmetrics(watched: Api, synced: UUID) -> None:
 
 
 def test_everything_that_is_measured_has_a_family(
-    watched: Api, connection: Connection, scheduling: Connection, synced: UUID
+    watched: Api, connection: Connection, scheduling: Connection, working: Connection, synced: UUID
 ) -> None:
     """A name that is misspelt on one side would be lost on the way."""
     tally_more(connection, scheduling)
+    db.run(working, tallies.refused({"malformed": 1}))
     rows = connection.execute(
         """
         select name from tally

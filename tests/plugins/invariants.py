@@ -95,26 +95,29 @@ def _logs(engine: Engine) -> Iterator[Any]:
 
 
 def _secrets(engine: Engine) -> Iterator[Any]:
-    spellings = sorted(_spellings(CANARY))
+    searched = sorted(spellings(CANARY))
     for process in engine.processes:
         text = process.log.read_text()
-        yield from (f"{process.log.name} has {spelling}" for spelling in spellings if spelling in text)
+        yield from (f"{process.log.name} has {spelling}" for spelling in searched if spelling in text)
     for row in engine.connection.execute(_TABLES).fetchall():
         query = sql.SQL("select count(*) as n from {} t where t::text like any(%s)").format(sql.Identifier(row["name"]))
-        found = engine.one(query, [f"%{spelling}%" for spelling in spellings])
+        found = engine.one(query, [f"%{spelling}%" for spelling in searched])
         if found is not None and found["n"]:
             yield f"table {row['name']} has it in {found['n']} rows"
     with redis.Redis.from_url(engine.redis_url) as client:
         for key in client.scan_iter():
             dump = client.dump(key) or b""
-            yield from (f"Redis has {spelling}" for spelling in spellings if spelling.encode() in dump)
+            yield from (f"Redis has {spelling}" for spelling in searched if spelling.encode() in dump)
 
 
-def _spellings(secret: str) -> set[str]:
-    """Its first part is alike in text, JSON and URLs; base64 has it in three, by what stands before it."""
+def spellings(secret: str) -> set[str]:
+    """What shows that a secret is somewhere.
+
+    Its first part is alike in text, JSON and URLs; base64 has it in three ways, by what stands before it.
+    """
     core = re.split(r"\W", secret)[0]
     shifted = [base64.b64encode(b"?" * shift + core.encode())[4 * (shift > 0) : -4].decode() for shift in range(3)]
-    return {core, core.encode().hex(), *shifted}
+    return {core, core.encode().hex(), core.encode().hex().upper(), *shifted}
 
 
 _FAULTS: Final = ('"job.fault"', '"scheduler.fault"', '"request.failed"')

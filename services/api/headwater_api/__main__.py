@@ -2,13 +2,14 @@
 
 import contextlib
 
-from headwater import log
+from headwater import hardening, log
 from headwater.settings import ApiSettings
 from headwater_api import server
 
 
 def main() -> None:
     """Serve the API. SIGTERM lets running requests end, long polls for at most five seconds."""
+    hardening.seal()
     settings = ApiSettings()
     log.configure("api")
     with contextlib.suppress(KeyboardInterrupt):

@@ -6,7 +6,7 @@ from typing import Final
 
 import redis
 
-from headwater import log
+from headwater import hardening, log
 from headwater.connectors import registry
 from headwater.jobs.kinds import Queue
 from headwater.settings import RedisSettings
@@ -27,6 +27,7 @@ def main() -> None:
     if not 1 <= arguments.slots <= _HIGHEST_SLOTS:
         parser.error(f"--slots must be between 1 and {_HIGHEST_SLOTS}")
     environment.clean()
+    hardening.seal()
     registry.specs()  # each child would look for them again
     log.configure(f"worker_{arguments.queue}")
     _require_no_eviction(RedisSettings().redis_url)

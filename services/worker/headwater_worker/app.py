@@ -5,24 +5,20 @@ backend, no retry, no ETA and no revoke: losing, doubling or forging one changes
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from celery import Celery, bootsteps, signals
 from celery.worker.control import Panel
 from kombu.entity import Queue as BrokerQueue
 
-from headwater import ids, log
-from headwater.errors import NotFound
+from headwater import ids
 from headwater.jobs.doorbell import TRANSPORT_OPTIONS
-from headwater.jobs.kinds import KINDS, Queue
+from headwater.jobs.kinds import KINDS, Kind, Queue
 from headwater.settings import RedisSettings
-from headwater_worker import children, presence
+from headwater_worker import children, gate, presence
 from headwater_worker.broker import Amqp
 
-_log = log.get(__name__)
-
-# Flower switches events on with it; every other command that changes a worker is removed.
-_KEPT_CONTROLS: Final = frozenset({"enable_events"})
 # Beyond the deadline that a job may ask for, the heartbeat's own kill, and this.
 _BACKSTOP_SECONDS: Final = 60
 
@@ -32,6 +28,8 @@ app.conf.update(
     broker_transport_options=TRANSPORT_OPTIONS,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
+    # A key of another type, which the scheduler removes, ends a connection and not the worker.
+    broker_channel_error_retry=True,
     broker_pool_limit=2,
     result_backend=None,
     task_ignore_result=True,
@@ -53,26 +51,28 @@ app.conf.update(
 )
 
 
-def _ring(*arguments: Any, **_ignored: Any) -> None:
-    try:
-        job_id = ids.decode("job", str(arguments[0]))
-    except (IndexError, NotFound):
-        _log.warning("message.malformed")
-        return
-    children.runner().run(job_id)
+def _task(kind: Kind) -> Callable[[str], None]:
+    def ring(job_id: str) -> None:
+        children.runner().run(ids.decode("job", job_id), kind=kind.name)
+
+    return ring
 
 
 for _kind in KINDS.values():
     app.task(
-        _ring,
+        _task(_kind),
         name=_kind.task,
         typing=False,
         time_limit=_kind.longest_seconds + _BACKSTOP_SECONDS,
         Request="headwater_worker.requests:JobRequest",
     )
 
-for _name in [name for name, meta in Panel.meta.items() if meta.type == "control" and name not in _KEPT_CONTROLS]:
-    del Panel.data[_name], Panel.meta[_name]
+# Celery's own tasks, such as `celery.backend_cleanup`, and every command that the gate lets nobody ask for.
+for _name in [name for name in app.tasks if name.startswith("celery.")]:
+    del app.tasks[_name]
+for _name in set(Panel.data) - gate.COMMANDS:
+    del Panel.data[_name]
+    Panel.meta.pop(_name, None)  # an alias has none
 
 
 class _PresenceStep(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -82,7 +82,8 @@ class _PresenceStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, consumer: Any) -> None:
         presence.seen()
-        consumer.timer.call_repeatedly(presence.INTERVAL_SECONDS, presence.seen)
+        for say in (presence.seen, presence.refused):
+            consumer.timer.call_repeatedly(presence.INTERVAL_SECONDS, say)
 
 
 app.steps["consumer"].add(_PresenceStep)

@@ -5,8 +5,9 @@ import os
 import threading
 from typing import Final
 
+from headwater import hardening
 from headwater.settings import DatabaseSettings, EgressSettings, RedisSettings, UploadSettings
-from headwater_worker import environment
+from headwater_worker import environment, printing
 from headwater_worker.draining import Draining
 from headwater_worker.egress import Policy, second_line
 from headwater_worker.runner import Runner, end_own_process_group
@@ -23,7 +24,8 @@ _PARENT: Final = os.getpid()
 def begin() -> None:
     """Called in each child after the fork: a process group of its own, so that it can end itself and its helpers."""
     os.setsid()
-    environment.harden()
+    hardening.seal()
+    printing.capture()
     environment.end_with(_PARENT)
     second_line.install(
         Policy.parse(EgressSettings().egress_allow),

@@ -17,7 +17,7 @@ from typing import Any, Final
 import orjson
 import psycopg
 
-from headwater import __version__, clock, db, failpoints, ids, log
+from headwater import __version__, clock, db, failpoints, hardening, ids, log, masking
 from headwater.audit import log as audit_log
 from headwater.audit.acts import Act
 from headwater.db import Connection, Row
@@ -159,7 +159,7 @@ class Deliverer:
         signed_with = [secrets[name] for name in map(signing.field, numbers) if name in secrets]
         if not signed_with:
             return "cannot_unseal"
-        with log.mask_for(signed_with):
+        with masking.mask_for(signed_with):
             return _signed(endpoint["url"], row, signed_with)
 
     def _record(self, connection: Connection, row: Row, answer: Answer) -> None:
@@ -244,7 +244,7 @@ def _verdict(tries: int, answer: Answer) -> tuple[Status, float]:
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
     environment.clean()
-    environment.harden()
+    hardening.seal()
     log.configure("deliverer")
     second_line.install(
         Policy.parse(EgressSettings().egress_allow),

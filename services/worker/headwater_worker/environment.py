@@ -6,20 +6,21 @@ source they talk to. They find none.
 
 import ctypes
 import os
-import resource
 import signal
 import sys
 import tempfile
 from typing import Final
 
+from headwater import settings
+
 _KEPT: Final = frozenset({"PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONWARNINGS"})
 _OURS: Final = "HEADWATER_"
 _PR_SET_PDEATHSIG: Final = 1
-_PR_SET_DUMPABLE: Final = 4
 
 
 def clean() -> None:
-    """Drop every variable that is not ours, point HOME at nothing, turn the SDKs' own look-ups off."""
+    """Drop every variable that is not ours, keep ours from drivers, point HOME at nothing, turn look-ups off."""
+    settings.withhold()
     for name in list(os.environ):
         if name not in _KEPT and not name.startswith(_OURS):
             del os.environ[name]
@@ -33,13 +34,6 @@ def clean() -> None:
         NO_PROXY="127.0.0.1,localhost",
     )
     tempfile.tempdir = None
-
-
-def harden() -> None:
-    """No core dumps; on Linux also no reading of this process's memory by others."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def end_with(parent: int) -> None:

@@ -5,12 +5,14 @@ User and password come from the environment, as the broker does: `ps` shows argu
 
 import os
 
+from headwater import hardening
 from headwater.settings import FlowerSettings
 from headwater_worker.app import app
 
 
 def main() -> None:
     """Serve until SIGTERM."""
+    hardening.seal()
     settings = FlowerSettings()
     # Its threads each hold one connection while they wait for another: out of the worker's small pool, they would wait
     # for each other for ever, and no event would come through.

@@ -1,4 +1,6 @@
-"""Saying that a worker process is alive, for the scheduler and for operators; and which child of it is dead."""
+"""Saying that a worker process is alive, for the scheduler and for operators; which child of it is dead; what its gate
+refused.
+"""
 
 import os
 import socket
@@ -10,7 +12,9 @@ import psycopg
 
 from headwater import __version__, db, log
 from headwater.jobs import dispatching, statements
+from headwater.measuring import tallies
 from headwater.settings import DatabaseSettings
+from headwater_worker import gate
 
 INTERVAL_SECONDS: Final = 5.0
 
@@ -49,8 +53,19 @@ def seen() -> None:
         )
 
 
+def refused() -> None:
+    """Say what the gate has refused since it was last said: however much it is, one line and one statement."""
+    counts = gate.REFUSALS.take()
+    if not counts:
+        return
+    _log.warning("messages.refused", **counts, hint="Somebody else writes to this Redis.")
+    if not _say(tallies.refused(counts)):
+        gate.REFUSALS.add(counts)
+
+
 def gone() -> None:
     """Say goodbye."""
+    refused()
     if _identity is not None:
         _say(dispatching.worker_gone(_identity.name))
 
@@ -65,7 +80,7 @@ def child_died(job_id: UUID, pid: int) -> None:
     _say(statements.end_lease(job_id=job_id, worker=child(pid)))
 
 
-def _say(statement: db.Statement) -> None:
+def _say(statement: db.Statement) -> bool:
     try:
         # A connection of the moment: children are forked from this process at any time and must inherit none.
         with db.connect(
@@ -74,3 +89,5 @@ def _say(statement: db.Statement) -> None:
             db.run(connection, statement)
     except psycopg.Error as error:
         _log.warning("presence.not_said", error=type(error).__name__)
+        return False
+    return True

@@ -11,7 +11,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from headwater import db, ids, log
+from headwater import db, ids, log, masking
 from headwater.db import Connection
 from headwater.errors import (
     CancelRequested,
@@ -65,11 +65,11 @@ class Runner:
         self._connection: Connection | None = None
         self._name = presence.child(os.getpid())
 
-    def run(self, job_id: UUID) -> None:
-        """Run the job if it is there to be claimed; otherwise nothing."""
+    def run(self, job_id: UUID, *, kind: str) -> None:
+        """Run the job if it is there to be claimed and of that kind; otherwise nothing."""
         with structlog.contextvars.bound_contextvars(job_id=ids.encode("job", job_id)):
             try:
-                claim = self._claim(job_id)
+                claim = self._claim(job_id, kind)
             except psycopg.Error as error:
                 # The job stays queued and is rung for again.
                 _log.warning("job.not_claimed", error=type(error).__name__)
@@ -78,17 +78,17 @@ class Runner:
             if claim is not None:
                 bound = structlog.contextvars.bound_contextvars(kind=claim.kind.name, attempt=claim.attempt)
                 # An error is logged when the connector that knew the secrets is closed.
-                with bound, log.masks_kept():
-                    self._attempt(claim)
+                with bound, masking.masks_kept():
+                    self._attempt_or_end(claim)
 
-    def _claim(self, job_id: UUID) -> Claim | None:
+    def _claim(self, job_id: UUID, kind: str) -> Claim | None:
         connection = self._connected()
         if self._draining():
             db.run(connection, dispatching.unring([job_id]))
             return None
-        claim = lifecycle.claim(connection, job_id, worker=self._name, settings=self._settings)
+        claim = lifecycle.claim(connection, job_id, kind=kind, worker=self._name, settings=self._settings)
         if claim is None:
-            _log.info("job.not_claimed", reason="another has it, it is final, or a cap is reached")
+            _log.info("job.not_claimed", reason="another has it, it is final or of another kind, or a cap is reached")
             return None
         try:
             db.run(connection, statements.notify(job_id))
@@ -96,6 +96,15 @@ class Runner:
             # The claim stands, whether or not it could be said. Dropping it would count as a crash.
             self._disconnect()
         return claim
+
+    def _attempt_or_end(self, claim: Claim) -> None:
+        try:
+            self._attempt(claim)
+        except BaseException:
+            # Celery would log it, and tell it to Flower, when its secrets are masked no more. What nobody foresaw, such
+            # as the panic of a driver in Rust, ends the child: the job is taken back from it.
+            _log.exception("job.fault")
+            raise SystemExit(1) from None
 
     def _attempt(self, claim: Claim) -> None:
         began = time.monotonic()

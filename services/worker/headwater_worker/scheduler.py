@@ -15,7 +15,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from headwater import __version__, db, failpoints, ids, log
+from headwater import __version__, db, failpoints, hardening, ids, log
 from headwater.audit import chain
 from headwater.catalogue import pruning
 from headwater.db import Connection
@@ -41,6 +41,7 @@ _TICK_SECONDS: Final = 0.5
 _ROUND_SECONDS: Final = 0.02
 _REAP_SECONDS: Final = 2.0
 _SETTLE_SECONDS: Final = 5.0
+_MEND_SECONDS: Final = 1.0
 _SEAL_SECONDS: Final = 1.0
 _MEASURE_SECONDS: Final = 5.0
 _PRUNE_SECONDS: Final = 30.0
@@ -81,6 +82,7 @@ class Scheduler:
         self._storage = configured.storage(UploadSettings())
         self._redis_run_id: str | None = None
         self._urgent = (
+            _Duty("mend", _MEND_SECONDS, self._mend),
             _Duty("dispatch", 0.0, self._dispatch),
             # Workers that were cut off from Postgres together with us speak first: they have not crashed.
             _Duty(
@@ -143,6 +145,15 @@ class Scheduler:
             # Where many end, a round for each would cost more than the jobs.
             for _notice in connection.notifies(timeout=max(0.0, now + _ROUND_SECONDS - time.monotonic())):
                 pass
+
+    def _mend(self, connection: Connection) -> None:
+        try:
+            spoiled = self._doorbell.mend()
+        except OSError:
+            return  # the dispatcher says so
+        if spoiled:
+            _log.warning("redis.keys_removed", keys=spoiled, hint="Somebody else writes to this Redis.")
+            db.run(connection, dispatching.unring_all())
 
     def _dispatch(self, connection: Connection) -> None:
         try:
@@ -233,6 +244,7 @@ class Scheduler:
 
 def main() -> None:
     """Serve until SIGTERM or SIGINT."""
+    hardening.seal()
     log.configure("scheduler")
     stop = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

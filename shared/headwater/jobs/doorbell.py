@@ -13,7 +13,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 
 from headwater import ids, log
-from headwater.jobs.kinds import KINDS
+from headwater.jobs.kinds import KINDS, Queue
 
 # A broken or frozen Redis is given up on within seconds, and a silent peer is noticed.
 TRANSPORT_OPTIONS: Final = {
@@ -22,11 +22,20 @@ TRANSPORT_OPTIONS: Final = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "retry_on_timeout": False,
+    # A ring that is lost is made again: none is kept aside until it is acked, where somebody could put others.
+    "ack_emulation": False,
+    # One list a queue.
+    "priority_steps": [0],
 }
 _PUBLISH_POLICY: Final = {"max_retries": 0}
 _SHORT: Final = 8  # a longer queue is the dispatcher's to fill, in fair order
 _BATCH: Final = 500
 _PAUSE_SECONDS: Final = 0.05
+# What Celery keeps in Redis, and as what: rings, and who listens for which.
+_KEPT: Final = {queue.value: "list" for queue in Queue} | {
+    f"_kombu.binding.{name}": "set"
+    for name in (*(queue.value for queue in Queue), "celery.pidbox", "reply.celery.pidbox", "celeryev")
+}
 
 _log = log.get(__name__)
 
@@ -78,6 +87,25 @@ class Doorbell:
             return str(self._redis.info("server")["run_id"])
         except redis.RedisError as error:
             raise OSError("Redis is away") from error
+
+    def mend(self) -> list[str]:
+        """Remove the keys that somebody made something else of, which would refuse every ring; their names.
+
+        Raises `OSError` when Redis is away.
+        """
+        try:
+            with self._redis.pipeline(transaction=False) as pipeline:
+                for key in _KEPT:
+                    pipeline.type(key)
+                found = [kind.decode() for kind in pipeline.execute()]
+            spoiled = [
+                key for (key, kept), kind in zip(_KEPT.items(), found, strict=True) if kind not in (kept, "none")
+            ]
+            if spoiled:
+                self._redis.delete(*spoiled)
+        except redis.RedisError as error:
+            raise OSError("Redis is away") from error
+        return spoiled
 
     def ring(self, rings: Sequence[Ring]) -> None:
         """Send one message for each. Raises `OSError` when Redis is away; some may have been sent."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from headwater import db, failpoints, ids
+from headwater import db, failpoints, ids, masking
 from headwater.db import Connection
 from headwater.errors import DeadlineExceeded, LeaseLost
 from headwater.jobs import dispatching, statements
@@ -67,15 +67,20 @@ class Claim:
         return self.data_source_id or self.job_id
 
 
-def claim(connection: Connection, job_id: UUID, *, worker: str, settings: JobSettings) -> Claim | None:
+def claim(
+    connection: Connection, job_id: UUID, *, worker: str, settings: JobSettings, kind: str | None = None
+) -> Claim | None:
     """Make the queued job ours, or None if somebody else has it, it is final, or a cap is reached.
 
-    Ours, it leaves the connection acting for the job's organization, until `statements.act_for_nobody`.
+    `kind` is what the ring says that it is: whoever heard it gives the job as long as that kind may take, so a job of
+    another kind is not ours. Ours, it leaves the connection acting for the job's organization, until
+    `statements.act_for_nobody`.
     """
     failpoints.reach("claim.begun")
     token = ids.new()
     statement = statements.claim(
         job_id=job_id,
+        kind=kind,
         token=token,
         worker=worker,
         lease_seconds=settings.lease_seconds,
@@ -126,7 +131,8 @@ def beat(connection: Connection, claim: Claim, *, settings: JobSettings) -> bool
 
 def report(connection: Connection, claim: Claim, progress: Progress) -> bool:
     """Write progress; True if somebody asked to cancel. Raises `LeaseLost`."""
-    return _cancel_flag(connection, statements.report(job_id=claim.job_id, token=claim.token, progress=progress))
+    statement = statements.report(job_id=claim.job_id, token=claim.token, progress=masking.of(progress))
+    return _cancel_flag(connection, statement)
 
 
 @contextmanager
@@ -148,9 +154,13 @@ def fenced(connection: Connection, claim: Claim) -> Iterator[Connection]:
 def record(
     connection: Connection, claim: Claim, outcome: Outcome, progress: Progress, *, settings: JobSettings
 ) -> str | None:
-    """Write down how the attempt ended; the job's status now, or None if the lease was lost and nothing is written."""
+    """Write down how the attempt ended; the job's status now, or None if the lease was lost and nothing is written.
+
+    What a driver put into a result or a message is masked like a line of the log.
+    """
     failpoints.reach("record.begun")
-    row = db.run(connection, _record_statement(claim, outcome, progress, settings)).fetchone()
+    statement = _record_statement(claim, masking.of(outcome), masking.of(progress), settings)
+    row = db.run(connection, statement).fetchone()
     failpoints.reach("record.committed")
     if row is None:
         return None

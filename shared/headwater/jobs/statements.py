@@ -111,9 +111,18 @@ def hold_organization() -> Statement:
 
 
 def claim(
-    *, job_id: UUID, token: UUID, worker: str, lease_seconds: float, running_limit: int, source_limit: int
+    *,
+    job_id: UUID,
+    kind: str | None,
+    token: UUID,
+    worker: str,
+    lease_seconds: float,
+    running_limit: int,
+    source_limit: int,
 ) -> Statement:
     """Make a queued job ours: running, attempt + 1, a lease. No row: somebody else has it, or a cap is reached.
+
+    With a `kind`, a job of another one gives no row either.
 
     Behind `act_for_owner` and `hold_organization` in one transaction: many claims at once would each count before the
     others are there. The row is the job with what it is pinned to: `type`, `config`, `validation`, `reading` of its
@@ -125,6 +134,7 @@ def claim(
             select j.id from job j
             join organization o on o.id = j.organization_id
             where j.id = %(job_id)s and j.status = 'queued' and j.run_at <= now() and o.suspended_at is null
+              and j.kind = coalesce(%(kind)s, j.kind)
               and (
                   select count(*) from job r
                   where r.organization_id = j.organization_id and r.status in ('running', 'cancelling')
@@ -165,6 +175,7 @@ def claim(
         """,
         {
             "job_id": job_id,
+            "kind": kind,
             "token": token,
             "worker": worker,
             "lease_seconds": lease_seconds,

@@ -18,6 +18,7 @@ BOUNDS: Final = (
 
 _STATUSES: Final = ("succeeded", "partially_succeeded", "failed", "cancelled")
 _OUTCOMES: Final = (*_STATUSES, "retried", "released", "lost")
+_REASONS: Final = ("too_large", "malformed", "foreign_task", "foreign_command")
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ FAMILIES: Final = (
         "Attempts whose worker was not heard of until the lease ran out.", ("kind",),
     ),
     Family(
+        "headwater_messages_refused_total", "counter",
+        "Messages in Redis that were neither rings nor questions, by why workers did not read them.", ("reason",),
+    ),
+    Family(
         "headwater_job_start_seconds", "histogram",
         "From the submit to the start of the first attempt; seen when the job ends.", ("kind",),
     ),
@@ -91,5 +96,6 @@ def expected(labels: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
         "outcome": _OUTCOMES,
         "type": registry.types_with(Capability.SYNC),
         "data_source": (),
+        "reason": _REASONS,
     }
     return product(*(known[label] for label in labels))

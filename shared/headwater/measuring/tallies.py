@@ -4,8 +4,10 @@ A job or an attempt that has ended carries a mark, `tallied`, which is set in th
 tallies: commits may come in any order, and whoever dies in between has neither marked nor counted.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, LiteralString
+
+from psycopg.types.json import Jsonb
 
 from headwater import db, failpoints
 from headwater.db import Connection, Statement
@@ -55,6 +57,19 @@ _ADD: Final[LiteralString] = """
     select name, labels, value from counted
     on conflict (name, labels) do update set value = t.value + excluded.value
 """
+
+
+def refused(counts: Mapping[str, int]) -> Statement:
+    """Add the messages that a worker refused, {reason: how many}."""
+    return Statement(
+        f"""
+        with counted (name, labels, value) as (
+            select 'headwater_messages_refused_total', jsonb_build_object('reason', key), value::float
+            from jsonb_each_text(%(counts)s)
+        ) {_ADD}
+        """,
+        {"counts": Jsonb(dict(counts))},
+    )
 
 
 def attempts_ended() -> Statement:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from headwater.errors import Permanent, Transient
 from headwater_worker.connectors.base import FileConnector, FileEntry, OpenFile, Step
+from scripted_source import shouting
 
 _PAGE = 1000
 
@@ -62,6 +63,12 @@ class ScriptedConnector(FileConnector):
                 raise ZeroDivisionError(self.opening.credentials.get("password", ""))
             case "mumble":
                 raise Permanent("The scripted source says \0.", code="permission_denied")
+            case "shout" | "shout_ours" | "shout_panic" as manner:
+                secret = self.opening.credentials["password"]
+                shouting.shout(secret)
+                {"shout": shouting.fail, "shout_ours": shouting.refuse, "shout_panic": shouting.panic}[manner](secret)
+            case "surroundings":
+                print("surroundings:", dict(os.environ))
             case "hang":
                 time.sleep(3600)
             case "die":

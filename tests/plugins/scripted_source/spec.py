@@ -19,7 +19,19 @@ class ScriptedConfig(ConnectorConfig):
     records: int = Field(default=10, ge=0)
     broken: int = Field(default=0, ge=0)
     pause_seconds: float = 0
-    fail: Literal["none", "transient", "permanent", "fault", "hang", "die", "mumble"] = "none"
+    fail: Literal[
+        "none",
+        "transient",
+        "permanent",
+        "fault",
+        "hang",
+        "die",
+        "mumble",
+        "shout",
+        "shout_ours",
+        "shout_panic",
+        "surroundings",
+    ] = "none"
     fail_until_attempt_file: str = Field(default="", description="a file whose presence makes the failure stop")
 
 

@@ -261,3 +261,16 @@ def test_nothing_reads_all_jobs(bench: Bench, connection: Connection, scheduling
     connection.execute("vacuum analyze job, job_attempt, job_progress, audit_entry")
     for statement in (gauges.replace(redis_up=True), tallies.attempts_ended(), tallies.jobs_ended(per_source=True)):
         assert scanned(scheduling, statement) & {"job", "job_attempt", "job_progress", "audit_entry"} == set()
+
+
+def test_a_worker_counts_what_it_refused_and_nothing_else(connection: Connection, working: Connection) -> None:
+    """Each says so by itself, and the counts add up; other tallies are out of its sight."""
+    name = "headwater_messages_refused_total"
+    connection.execute("insert into tally (name, labels, value) values ('other', '{}', 1)")
+    for counts in ({"malformed": 2, "too_large": 1}, {"malformed": 3}):
+        db.run(working, tallies.refused(counts))
+    rows = connection.execute("select labels ->> 'reason' as reason, value from tally where name = %s", (name,))
+    assert {row["reason"]: row["value"] for row in rows} == {"malformed": 5, "too_large": 1}
+    assert [row["name"] for row in working.execute("select distinct name from tally")] == [name]
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        working.execute("insert into tally (name, labels, value) values ('other', '{\"a\": 1}', 1)")

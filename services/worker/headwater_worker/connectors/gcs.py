@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from headwater import log
+from headwater import masking
 from headwater.connectors.gcs import GOOGLE_TOKEN_URL, GcsConfig, service_account
 from headwater.errors import ConnectorError, Permanent
 from headwater_worker.connectors import gcs_errors, gcs_session, object_store
@@ -73,7 +73,7 @@ class GcsConnector(ObjectStoreConnector):
             account = service_account(text)
         except ValueError as error:
             raise gcs_errors.unusable_key() from error
-        self._closing.enter_context(log.mask_for([account.private_key]))
+        self._closing.enter_context(masking.mask_for([account.private_key]))
         # The operator's endpoint is that of another store; Google's own takes tokens of Google's.
         own = self.opening.gcs_token_url if self._config.endpoint_url is not None else None
         return gcs_session.given(account, own or GOOGLE_TOKEN_URL, self.opening.proxy)

@@ -8,7 +8,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from headwater import db, log
+from headwater import db, masking
 from headwater.audit import log as audit_log
 from headwater.audit.acts import Act
 from headwater.connectors import registry
@@ -41,7 +41,7 @@ def open_connector(context: JobContext) -> Iterator[Connector]:
     policy = Policy.parse(context.egress.egress_allow)
     secrets = _credentials(spec, config, context)
     runtime = _runtime(spec.type)
-    with log.mask_for(secrets.values()), _uploads(spec, context) as uploads, Proxy(policy) as proxy:
+    with masking.mask_for(secrets.values()), _uploads(spec, context) as uploads, Proxy(policy) as proxy:
         opening = Opening(
             config=config,
             credentials=secrets,

@@ -1,0 +1,189 @@
+"""The gate: what of Redis reaches a worker. Whoever can write there may have written anything.
+
+A ring is read for its two words, the task and the job, and written anew from them; a command is one of those that only
+ask. Nothing else of a message is kept, so that no header, no option and no encoding of somebody else's is ever looked
+at: not by Celery, not by this process, and not by its children. What is refused is counted, and never repeated.
+"""
+
+import base64
+import binascii
+import re
+import threading
+from collections import Counter
+from enum import StrEnum
+from typing import Any, Final
+
+import orjson
+
+from headwater import ids
+from headwater.errors import NotFound
+from headwater.jobs.kinds import KINDS, Queue
+
+LARGEST_BYTES: Final = 8 * 1024
+"""Of one message; a ring has 900 bytes."""
+
+# They change nothing and take no argument that is heeded; Flower asks them.
+COMMANDS: Final = frozenset(
+    {
+        "active", "active_queues", "conf", "enable_events", "ping", "registered", "reserved", "revoked", "scheduled",
+        "stats",
+    }
+)  # fmt: skip
+_REPLIES: Final = "reply.celery.pidbox"
+_TICKET: Final = re.compile(r"[0-9a-f-]{36}")
+_MOST_NAMES: Final = 64
+_TASKS: Final = {kind.task: kind for kind in KINDS.values()}
+
+
+class Reason(StrEnum):
+    """Why a message was refused."""
+
+    TOO_LARGE = "too_large"
+    MALFORMED = "malformed"
+    FOREIGN_TASK = "foreign_task"
+    FOREIGN_COMMAND = "foreign_command"
+
+
+class _Refused(Exception):
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+
+
+class Refusals:
+    """How many messages were refused since they were last taken."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def add(self, counts: dict[str, int]) -> None:
+        """Count so many more."""
+        with self._lock:
+            self._counts.update(counts)
+
+    def take(self) -> dict[str, int]:
+        """{reason: count}, which are counted no more."""
+        with self._lock:
+            counts, self._counts = dict(self._counts), Counter()
+        return counts
+
+
+REFUSALS: Final = Refusals()
+
+
+def ring(queue: str, message: bytes) -> bytes | None:
+    """The ring in `message`, as Celery would have written it, or None if there is none for this queue."""
+    try:
+        envelope = _object(message)
+        kind = _TASKS.get(_text(envelope, "headers", "task"))
+        if kind is None or kind.queue != queue:
+            raise _Refused(Reason.FOREIGN_TASK)
+        return _written(queue, kind.task, _job_id(envelope))
+    except _Refused as refused:
+        REFUSALS.add({refused.reason: 1})
+        return None
+
+
+def command(message: bytes) -> bytes | None:
+    """The command in `message`, without its arguments, or None if it is none of those that only ask."""
+    try:
+        envelope = _object(message)
+        asked = _decoded(_text(envelope, "body"))
+        if not isinstance(asked, dict):
+            raise _Refused(Reason.MALFORMED)
+        method = asked.get("method")
+        if not isinstance(method, str) or method not in COMMANDS:
+            raise _Refused(Reason.FOREIGN_COMMAND)
+        return _envelope({"method": method, "arguments": {}, **_addressed(asked)}, {}, "celery.pidbox")
+    except _Refused as refused:
+        REFUSALS.add({refused.reason: 1})
+        return None
+
+
+def _object(message: bytes) -> dict[str, Any]:
+    if len(message) > LARGEST_BYTES:
+        raise _Refused(Reason.TOO_LARGE)
+    try:
+        found = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        raise _Refused(Reason.MALFORMED) from None
+    if not isinstance(found, dict):
+        raise _Refused(Reason.MALFORMED)
+    return found
+
+
+def _text(found: Any, *path: str) -> str:
+    for name in path:
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, str):
+        raise _Refused(Reason.MALFORMED)
+    return found
+
+
+def _decoded(body: str) -> Any:
+    try:
+        return orjson.loads(base64.b64decode(body, validate=True))
+    except (binascii.Error, ValueError):
+        raise _Refused(Reason.MALFORMED) from None
+
+
+def _job_id(envelope: dict[str, Any]) -> str:
+    match _decoded(_text(envelope, "body")):
+        case [[str(job_id)], *_]:
+            try:
+                return ids.encode("job", ids.decode("job", job_id))
+            except NotFound:
+                raise _Refused(Reason.MALFORMED) from None
+    raise _Refused(Reason.MALFORMED)
+
+
+def _addressed(asked: dict[str, Any]) -> dict[str, Any]:
+    """Whom it asks and where the answer goes; both as Celery writes them."""
+    match asked:
+        case {"destination": [*names]} if len(names) <= _MOST_NAMES and all(isinstance(name, str) for name in names):
+            destination: list[str] | None = names
+        case {"destination": None}:
+            destination = None
+        case _:
+            raise _Refused(Reason.MALFORMED)
+    match asked:
+        case {"reply_to": {"routing_key": str(key)}, "ticket": str(ticket)} if _TICKET.fullmatch(
+            key
+        ) and _TICKET.fullmatch(ticket):
+            reply = {"reply_to": {"exchange": _REPLIES, "routing_key": key}, "ticket": ticket}
+        case _:
+            reply = {}
+    return {"destination": destination, **reply}
+
+
+def _written(queue: str, task: str, job_id: str) -> bytes:
+    headers = {
+        "lang": "py",
+        "task": task,
+        # The task's id is the job's: operators find it in Flower.
+        "id": job_id,
+        "root_id": job_id,
+        "argsrepr": f"['{job_id}']",
+        "kwargsrepr": "{}",
+    }
+    return _envelope([[job_id], {}, {}], headers, queue)
+
+
+def _envelope(body: Any, headers: dict[str, str], routing_key: str) -> bytes:
+    return orjson.dumps(
+        {
+            "body": base64.b64encode(orjson.dumps(body)).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": {
+                "body_encoding": "base64",
+                "delivery_info": {"exchange": "", "routing_key": routing_key},
+                "delivery_tag": ids.new().hex,
+            },
+        }
+    )
+
+
+QUEUES: Final = frozenset(queue.value for queue in Queue)
+"""The lists that hold rings."""
