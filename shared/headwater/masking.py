@@ -108,8 +108,10 @@ def _of(value: Any) -> Any:
         return masked(value)
     if isinstance(value, dict):
         return {_of(key): _of(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_of(item) for item in value)
+    if isinstance(value, list):
+        return [_of(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_of(item) for item in value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         changes = {field.name: _of(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return dataclasses.replace(value, **changes)

@@ -177,6 +177,18 @@ def test_nothing_that_a_process_says_gets_around_the_sink(form: str) -> None:
         assert event in said, event
 
 
+def test_a_secret_of_digits_leaves_numbers_alone() -> None:
+    """A line stays JSON."""
+    code = (
+        "from headwater import log, masking\nlog.configure('x')\n"
+        "with masking.mask_for(['2026']):\n    log.get('x').info('said', text='it is 2026', number=2026)\n"
+    )
+    environment = {"HEADWATER_LOG_FORMAT": "json"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    line = json.loads(done.stdout)
+    assert (line["text"], line["number"]) == ("it is [masked]", 2026)
+
+
 def test_a_library_that_logs_is_heard_only_through_the_sink() -> None:
     """No handler of its own stands beside ours."""
     code = (

@@ -343,6 +343,8 @@ def prepare_valkey(
         "save": '""',
         # A full memory refuses writes: dropping queued jobs in silence would be worse.
         "maxmemory-policy": "noeviction",
+        # Of one value; a worker reads a message whole before it can refuse it.
+        "proto-max-bulk-len": "1mb",
         # In a file that only the server's account reads: `ps` shows arguments to everybody.
         "requirepass": record["password"],
         **(settings or {}),
