@@ -45,7 +45,7 @@ class _Sink:
 _SINK: Final = _Sink()
 
 
-class _Handler(logging.StreamHandler[_Sink]):  # type: ignore[type-var] # it writes and flushes, which is all
+class _Handler(logging.StreamHandler[_Sink]):
     """For loggers of the standard library. What they cannot say is not explained: it would be printed as it is."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
