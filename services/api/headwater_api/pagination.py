@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Row, Select, and_, false, literal, or_, tuple_
+from sqlalchemy import ColumnElement, Row, Select, Subquery, and_, false, literal, or_, tuple_
 from sqlmodel import Session
 from starlette.requests import Request
 
@@ -123,9 +123,10 @@ class Order:
     key: SortKey
     descending: bool
 
-    def clause(self) -> ColumnElement[Any]:
-        """For ORDER BY. Rows without a value come last either way."""
-        ordered: ColumnElement[Any] = self.key.column.desc() if self.descending else self.key.column.asc()
+    def clause(self, column: Any = None) -> ColumnElement[Any]:
+        """For ORDER BY, of its own column or one that holds its values. Rows without a value come last either way."""
+        column = self.key.column if column is None else column
+        ordered: ColumnElement[Any] = column.desc() if self.descending else column.asc()
         return ordered.nulls_last() if self.key.nullable else ordered
 
     def behind(self, value: Any) -> ColumnElement[bool]:
@@ -159,9 +160,19 @@ def sort_orders(sort: str, keys: Mapping[str, SortKey], identity: Any) -> list[O
 
 
 def fetch(
-    session: Session, statement: Selection, *, orders: Sequence[Order], query: CursorQuery, cursors: Cursors
+    session: Session,
+    statement: Selection,
+    *,
+    orders: Sequence[Order],
+    query: CursorQuery,
+    cursors: Cursors,
+    shown: Callable[[Subquery], Selection] | None = None,
 ) -> tuple[list[Row[*tuple[Any, ...]]], str | None]:
-    """One page of `statement` in these orders, and the cursor of the next page if there is one."""
+    """One page of `statement` in these orders, and the cursor of the next page if there is one.
+
+    `shown` makes the rows from the page, where `statement` only finds them: what hangs on a row need not be joined to
+    all that are sorted.
+    """
     page = getattr(query, "page", None)
     if page is not None and query.cursor is not None:
         detail = "Give either `cursor` or `page`."
@@ -171,8 +182,17 @@ def fetch(
     if page is not None:
         statement = statement.offset(page * query.page_size)
     width = len(statement.column_descriptions)
-    statement = statement.add_columns(*(order.key.column for order in orders))
+    names = [f"sort_{number}" for number, _ in enumerate(orders)]
+    statement = statement.add_columns(
+        *(order.key.column.label(name) for order, name in zip(orders, names, strict=True))
+    )
     statement = statement.order_by(*(order.clause() for order in orders)).limit(query.page_size + 1)
+    if shown is not None:
+        page = statement.subquery("page")
+        statement = shown(page)
+        width = len(statement.column_descriptions)
+        values = [page.c[name] for name in names]
+        statement = statement.add_columns(*values).order_by(*map(Order.clause, orders, values))
     rows = list(session.execute(statement))
     if len(rows) <= query.page_size:
         return rows, None

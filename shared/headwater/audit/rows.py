@@ -28,7 +28,13 @@ class AuditEntry(SQLModel, table=True):
     """
 
     __tablename__ = "audit_entry"
-    __table_args__ = (Index(None, "organization_id", "number"), Index(None, "xid"))
+    __table_args__ = (
+        Index("ix_audit_entry_page", "organization_id", "created_at", "number"),
+        Index("ix_audit_entry_act", "organization_id", "act", "created_at", "number"),
+        Index("ix_audit_entry_actor", "organization_id", "actor_id", "created_at", "number"),
+        Index("ix_audit_entry_subject", "organization_id", "subject_id", "created_at", "number"),
+        Index(None, "xid"),
+    )
 
     id: UUID = Field(default_factory=ids.new, primary_key=True)
     number: int | None = Field(

@@ -19,15 +19,23 @@ NOT_REPLACED: Final = """
 _PATH: Final = "array(select jsonb_array_elements_text(l.counters -> 'key'))"
 
 DELETE_GOING: Final = f"""
-    keys as (
-        delete from item_key k using (
-            select l.data_source_id, {KEY_OF.format(data="i.data", path=_PATH)} as key, i.load_id, i.record_number
-            from going join item i on i.load_id = going.load_id and i.record_number = going.record_number
-            join load l on l.id = i.load_id and l.counters ? 'key'
-        ) g
-        where k.data_source_id = g.data_source_id and k.key = g.key and k.load_id = g.load_id
-          and k.record_number = g.record_number
+    keyed as materialized (
+        select l.data_source_id, {KEY_OF.format(data="i.data", path=_PATH)} as key, i.load_id, i.record_number
+        from going join item i on i.load_id = going.load_id and i.record_number = going.record_number
+        join load l on l.id = i.load_id and l.counters ? 'key'
+    ), keys as (
+        delete from item_key where ctid = any(array(
+            select k.ctid from keyed g cross join lateral (
+                select ctid from item_key
+                where data_source_id = g.data_source_id and key = g.key and load_id = g.load_id
+                  and record_number = g.record_number
+                offset 0
+            ) k
+        ))
     )
     delete from item where ctid = any(array(select ctid from going))
 """
-"""Behind a CTE `going(ctid, load_id, record_number)`: these items go, and their keys with them."""
+"""Behind a CTE `going(ctid, load_id, record_number)`: these items go, and their keys with them.
+
+Each key is looked up by itself (`offset 0`): to join them the planner may read the keys of all sources.
+"""

@@ -335,9 +335,10 @@ def delete_vanished(*, data_source_id: UUID, prefix: str, snapshot: int) -> Stat
         with gone as materialized (
             select f.path, f.load_id from file f where {_GONE} order by f.path for update of f
         ), ended as (
-            update load l set valid_to = %(snapshot)s + 1, closed_at = now()
-            from gone where l.id = gone.load_id and l.valid_to is null
-            returning l.item_count, l.error_count
+            -- By their ids: to join them the planner may read the loads of all sources.
+            update load set valid_to = %(snapshot)s + 1, closed_at = now()
+            where id = any(array(select load_id from gone)) and valid_to is null
+            returning item_count, error_count
         ), forgotten as (
             delete from file f using gone where f.data_source_id = %(data_source_id)s and f.path = gone.path
         )

@@ -60,6 +60,10 @@ class DataSource(SQLModel, table=True):
         Index("uq_data_source_name", "project_id", "env", "name", unique=True, postgresql_where=_LIVE),
         Index("ix_data_source_page", "organization_id", "created_at", "id", postgresql_where=_LIVE),
         Index("ix_data_source_project", "project_id", "created_at", "id", postgresql_where=_LIVE),
+        # In the order of bytes, `collate "C"`, which is not compared.
+        Index("ix_data_source_name", "organization_id", "name", "id", postgresql_where=_LIVE),
+        Index("ix_data_source_updated_at", "organization_id", "updated_at", "id", postgresql_where=_LIVE),
+        Index("ix_data_source_tags", "tags", postgresql_using="gin", postgresql_where=_LIVE),
     )
 
     id: UUID = Field(default_factory=ids.new, primary_key=True)
@@ -105,7 +109,13 @@ class DataSourceTotals(SQLModel, table=True):
     """
 
     __tablename__ = "data_source_totals"
-    __table_args__ = (CheckConstraint("status in ('ready', 'failing')", name="status"),)
+    __table_args__ = (
+        CheckConstraint("status in ('ready', 'failing')", name="status"),
+        *(
+            Index(f"ix_data_source_totals_{column}", "organization_id", column, "data_source_id")
+            for column in ("item_count", "error_count", "last_sync_at")
+        ),
+    )
 
     data_source_id: UUID = Field(primary_key=True, sa_column_args=(ForeignKey("data_source.id", ondelete="CASCADE"),))
     organization_id: UUID = Field(sa_column_args=(ForeignKey("organization.id", ondelete="CASCADE"),))

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from headwater.db import Statement
-from headwater.jobs.statements import pairs
+from headwater.jobs.kinds import KINDS
+from headwater.jobs.statements import STATUSES, pairs
 
 
 def views(jobs: Sequence[tuple[UUID, UUID]]) -> Statement:
@@ -36,37 +37,59 @@ def page(
 
     Empty `kinds` or `statuses` and None mean all; an empty `job_ids` or `project_ids` means none.
     """
-    conditions = ["v.organization_id = %(organization_id)s"]
-    parameters: dict[str, Any] = {"organization_id": organization_id, "limit": limit}
-    for given, name, value, condition in (
-        (bool(kinds), "kinds", list(kinds), "v.kind = any(%(kinds)s)"),
-        (bool(statuses), "statuses", list(statuses), "v.status = any(%(statuses)s)"),
-        (data_source_id is not None, "data_source_id", data_source_id, "v.data_source_id = %(data_source_id)s"),
-        (project_id is not None, "project_id", project_id, "v.project_id = %(project_id)s"),
-        (
-            project_ids is not None,
-            "project_ids",
-            list(project_ids or ()),
-            "v.project_id = any(%(project_ids)s::uuid[])",
-        ),
-        (job_ids is not None, "job_ids", list(job_ids or ()), "v.id = any(%(job_ids)s::uuid[])"),
-        (created_after is not None, "created_after", created_after, "v.created_at > %(created_after)s"),
-    ):
-        if given:
-            conditions.append(condition)
-            parameters[name] = value
+    if project_id is not None:
+        project_ids = [project_id] if project_ids is None or project_id in project_ids else []
+    parameters: dict[str, Any] = {
+        "organization_id": organization_id,
+        "kinds": list(kinds) or list(KINDS),
+        "statuses": list(statuses) or list(STATUSES),
+        "data_source_id": data_source_id,
+        "project_ids": None if project_ids is None else list(project_ids),
+        "job_ids": None if job_ids is None else list(job_ids),
+        "created_after": created_after,
+        "limit": limit,
+    }
+    conditions = ["j.organization_id = %(organization_id)s"]
+    conditions += [condition for name, condition in _CONDITIONS.items() if parameters[name] is not None]
+    # Each branch gives a page in its index' order, and the newest of all are the page: filtered along the one order of
+    # the whole organization, jobs that are rare would be looked for through all that there are.
+    branches = "(values (true)) branch"
+    by_source = data_source_id is not None or job_ids is not None
+    if by_source:
+        conditions += ["j.kind = any(%(kinds)s)"] * bool(kinds) + ["j.status = any(%(statuses)s)"] * bool(statuses)
+    elif kinds or statuses:
+        branches = "unnest(%(kinds)s::text[]) as k (kind), unnest(%(statuses)s::text[]) as s (status)"
+        conditions += ["j.kind = k.kind", "j.status = s.status"]
+    elif project_ids is not None:
+        branches = "unnest(%(project_ids)s::uuid[]) as p (project_id)"
+        conditions += ["j.project_id = p.project_id"]
     direction, beyond = ("desc", "<") if descending else ("asc", ">")
     if after is not None:
-        conditions.append(f"(v.created_at, v.id) {beyond} (%(after_at)s, %(after_id)s)")
+        conditions.append(f"(j.created_at, j.id) {beyond} (%(after_at)s, %(after_id)s)")
         parameters |= {"after_at": after[0], "after_id": after[1]}
+    order = f"created_at {direction}, id {direction}"
     return Statement(
         f"""
-        select v.id, v.created_at, to_jsonb(v) as job from job_view v
-        where {" and ".join(conditions)}
-        order by v.created_at {direction}, v.id {direction} limit %(limit)s
+        with page as (
+            select found.id from {branches}
+            cross join lateral (
+                select j.id, j.created_at from job j
+                where {" and ".join(conditions)} order by {order} limit %(limit)s
+            ) found
+            order by {order} limit %(limit)s
+        )
+        select v.id, v.created_at, to_jsonb(v) as job from page join job_view v on v.id = page.id order by {order}
         """,
         parameters,
     )
+
+
+_CONDITIONS: Final = {
+    "data_source_id": "j.data_source_id = %(data_source_id)s",
+    "project_ids": "j.project_id = any(%(project_ids)s::uuid[])",
+    "job_ids": "j.id = any(%(job_ids)s::uuid[])",
+    "created_after": "j.created_at > %(created_after)s",
+}
 
 
 def attempts(*, organization_id: UUID, job_id: UUID) -> Statement:

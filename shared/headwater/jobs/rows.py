@@ -26,6 +26,8 @@ class Job(SQLModel, table=True):
         CheckConstraint("data_source_id is not null or draft is not null", name="source"),
         Index("ix_job_page", "organization_id", "created_at", "id"),
         Index("ix_job_source", "data_source_id", "created_at", "id"),
+        Index("ix_job_project", "project_id", "created_at", "id"),
+        Index("ix_job_filter", "organization_id", "status", "kind", "created_at", "id"),
         Index(
             "ix_job_queued", "queue", "organization_id", text("priority desc"), "created_at", "id",
             postgresql_where=text("status = 'queued'"),

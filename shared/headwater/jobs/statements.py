@@ -14,6 +14,7 @@ from headwater.jobs.outcome import Progress
 CHANNEL: Final = "headwater_job"
 """NOTIFY carries a job's id here, after the commit of each change that somebody can wait for."""
 
+STATUSES: Final = ("queued", "running", "cancelling", "succeeded", "partially_succeeded", "failed", "cancelled")
 _FINAL: Final = "('succeeded', 'partially_succeeded', 'failed', 'cancelled')"
 
 

@@ -58,12 +58,17 @@ class WebhookDelivery(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("status in ('pending', 'delivering', 'succeeded', 'failed')", name="status"),
         Index("ix_webhook_delivery_page", "webhook_id", "created_at", "id"),
+        Index("ix_webhook_delivery_job", "job_id", postgresql_where=text("job_id is not null")),
+        Index(
+            "ix_webhook_delivery_undelivered", "webhook_id", "created_at", "id",
+            postgresql_where=text("status <> 'succeeded'"),
+        ),
         Index(
             "ix_webhook_delivery_pending", "webhook_id", "next_at", "id", postgresql_where=text("status = 'pending'")
         ),
         Index("ix_webhook_delivery_leased", "leased_until", postgresql_where=text("status = 'delivering'")),
         Index(None, "created_at"),
-    )
+    )  # fmt: skip
 
     id: UUID = Field(default_factory=ids.new, primary_key=True)
     organization_id: UUID

@@ -21,7 +21,10 @@ from headwater_api.wire import AnyId, Instant, MemberId, Person
 
 router = APIRouter(route_class=GuardedRoute, tags=["audit log"])
 
-_NEWEST_FIRST: Final = [Order(SortKey(col(AuditEntry.number)), descending=True)]
+_NEWEST_FIRST: Final = [
+    Order(SortKey(col(AuditEntry.created_at), pagination.parse_moment), descending=True),
+    Order(SortKey(col(AuditEntry.number)), descending=True),
+]
 _COLUMNS: Final = (
     "id", "act", "actor_id", "actor_name", "actor_email", "key_id", "subject_id", "request_id", "address", "fields",
     "details", "created_at", "seq", "hash",

@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic import Field
-from sqlalchemy import Row, Text, case, cast, func, or_, select
+from sqlalchemy import Row, Subquery, Text, case, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
@@ -45,6 +45,20 @@ SORT_KEYS: Final = {
 }
 
 
+# With version, totals and people.
+_SHOWN: Final = (
+    select(DataSource, DataSourceVersion, DataSourceTotals, _Creator, _Updater)
+    .join(
+        DataSourceVersion,
+        (col(DataSourceVersion.data_source_id) == DataSource.id)
+        & (col(DataSourceVersion.version) == DataSource.version),
+    )
+    .join(DataSourceTotals, col(DataSourceTotals.data_source_id) == DataSource.id)
+    .join(_Creator, col(DataSource.created_by) == _Creator.id, isouter=True)
+    .join(_Updater, col(DataSource.updated_by) == _Updater.id, isouter=True)
+)
+
+
 class DataSourceQuery(PageQuery):
     """Which data sources, in which order. A filter that is given more than once takes any of its values."""
 
@@ -79,28 +93,29 @@ class DataSourceQuery(PageQuery):
         return statement
 
 
-def selection(organization_id: UUID) -> Selection:
-    """Live data sources of an organization with version, totals and people, as `render` takes them."""
+def found(organization_id: UUID) -> Selection:
+    """The ids of an organization's live data sources, with all that they can be filtered and sorted by."""
     return (
-        select(DataSource, DataSourceVersion, DataSourceTotals, _Creator, _Updater)
-        .join(
-            DataSourceVersion,
-            (col(DataSourceVersion.data_source_id) == DataSource.id)
-            & (col(DataSourceVersion.version) == DataSource.version),
-        )
+        select(col(DataSource.id))
         .join(DataSourceTotals, col(DataSourceTotals.data_source_id) == DataSource.id)
-        .join(_Creator, col(DataSource.created_by) == _Creator.id, isouter=True)
-        .join(_Updater, col(DataSource.updated_by) == _Updater.id, isouter=True)
         .where(col(DataSource.organization_id) == organization_id, col(DataSource.deleted_at).is_(None))
     )
+
+
+def shown(page: Subquery) -> Selection:
+    """The data sources of a page of `found`, as `render` takes them."""
+    return _SHOWN.join(page, page.c.id == DataSource.id)
 
 
 def get(
     session: Session, organization_id: UUID, *, project_id: UUID, data_source_id: UUID
 ) -> tuple[DataSourceRead, int]:
     """A data source and its revision. Raises `NotFound`."""
-    statement = selection(organization_id).where(
-        col(DataSource.project_id) == project_id, col(DataSource.id) == data_source_id
+    statement = _SHOWN.where(
+        col(DataSource.organization_id) == organization_id,
+        col(DataSource.deleted_at).is_(None),
+        col(DataSource.project_id) == project_id,
+        col(DataSource.id) == data_source_id,
     )
     rows = session.execute(statement).all()
     if not rows:
@@ -109,7 +124,7 @@ def get(
 
 
 def render(session: Session, rows: Sequence[Row[*tuple[Any, ...]]]) -> list[DataSourceRead]:
-    """Rows of `selection` as they go out; one more look for all their credentials."""
+    """Rows of `shown` as they go out; one more look for all their credentials."""
     sealed = _sealed_fields(session, [row[0] for row in rows])
     return [_render(row, sealed[row[0].id]) for row in rows]
 

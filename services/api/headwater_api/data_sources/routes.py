@@ -84,7 +84,7 @@ def list_data_sources(
     )
     if session.execute(known).first() is None:
         raise NotFound
-    statement = lookup.selection(actor.organization_id).where(col(DataSource.project_id) == project_id)
+    statement = lookup.found(actor.organization_id).where(col(DataSource.project_id) == project_id)
     return _page(session, request, statement, query)
 
 
@@ -94,7 +94,7 @@ def list_all_data_sources(
     request: Request, query: Annotated[DataSourceQuery, Query()], actor: ActorDep, session: SessionDep
 ) -> Page[DataSourceRead]:
     """List the data sources of every project that you may see, with the same filters and sorts."""
-    statement = lookup.selection(actor.organization_id)
+    statement = lookup.found(actor.organization_id)
     if actor.project_ids is not None:
         statement = statement.where(col(DataSource.project_id).in_(actor.project_ids))
     return _page(session, request, statement, query)
@@ -189,5 +189,6 @@ def _page(session: Session, request: Request, statement: Selection, query: DataS
         orders=pagination.sort_orders(query.sort, lookup.SORT_KEYS, col(DataSource.id)),
         query=query,
         cursors=pagination.cursors(request),
+        shown=lookup.shown,
     )
     return pagination.page_of(lookup.render(session, rows), next_cursor)
