@@ -19,6 +19,8 @@ SAVED: Final = Path(__file__).parents[1] / "docs/performance"
 
 # Each module has `run(report, quick=...)`, which adds figures to the report.
 TABLES: Final = {
+    "scale": "the product on a full database",
+    "costs": "what one of each costs, in CPU, WAL, memory and connections",
     "egress": "what the way out costs",
     "api": "how fast the API answers",
     "jobs": "what a job takes beside a bare Celery task",
