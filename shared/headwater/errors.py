@@ -28,7 +28,9 @@
     │   └── Draining             the worker is stopping; the job goes back to the queue
     ├── VaultError
     │   ├── CannotUnseal         wrong key, or the ciphertext stands where it was not sealed for
-    │   └── KeyUnavailable       the key provider did not answer
+    │   ├── KeyUnavailable       the key provider did not answer
+    │   │   └── WeakKey          a master key that could be guessed
+    │   └── KeyRefused           the key provider does not let us use its key
     └── StorageError             where uploads are kept did not do what was asked
         └── ObjectMissing        nothing is kept under this key
 
@@ -233,6 +235,16 @@ class CannotUnseal(VaultError):
 class KeyUnavailable(VaultError):
     code = "key_unavailable"
     message = "The key that opens the credentials is not available to this worker."
+
+
+class WeakKey(KeyUnavailable):
+    code = "weak_key"
+    message = "A master key could be guessed."
+
+
+class KeyRefused(VaultError):
+    code = "key_refused"
+    message = "The key provider does not let this worker use its key."
 
 
 class StorageError(HeadwaterError):

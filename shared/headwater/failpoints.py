@@ -30,6 +30,8 @@ POINTS: Final = frozenset(
         "reap.begun", "reap.committed",
         "delivery.claimed", "delivery.answered",
         "tally.written", "tally.committed",
+        "rotation.begun", "rotation.read", "rotation.written", "rotation.committed", "rotation.deleted",
+        "rotation.rewrapped",
     }
 )  # fmt: skip
 

@@ -227,9 +227,21 @@ class OidcSettings(_Settings):
 
 
 class VaultSettings(_Settings):
-    """Only the worker and `headwater admin` have this group."""
+    """Who wraps the organizations' private keys. Only workers, deliverer and `headwater admin` have this group."""
 
-    master_key_file: Path = Field(description="wraps the organizations' private keys")
+    model_config = SettingsConfigDict(env_ignore_empty=True, hide_input_in_errors=True)
+
+    key_provider: Literal["file", "environment"] = Field(default="file", description="who wraps; others still read")
+    master_key_file: Path | None = Field(default=None, description="of `file`: a key a line, in base64, newest last")
+    master_key: SecretStr | None = Field(default=None, description="of `environment`: keys in base64, newest last")
+
+    @model_validator(mode="after")
+    def _provider_has_its_settings(self) -> Self:
+        needed = {"file": self.master_key_file, "environment": self.master_key}
+        variables = {"file": "HEADWATER_MASTER_KEY_FILE", "environment": "HEADWATER_MASTER_KEY"}
+        if needed[self.key_provider] is None:
+            raise ValueError(f"the key provider `{self.key_provider}` needs {variables[self.key_provider]}")
+        return self
 
 
 class EgressSettings(_Settings):

@@ -105,9 +105,10 @@ def put_credentials(
         put_secret(connection, secret, seal.Binding(organization_id, source_id, name, target))
 
 
-def put_secret(connection: Connection, secret: str, binding: Binding) -> None:
-    """Seal one secret to its organization's key, as the API does."""
-    key = db.run(connection, seal.sealing_key(binding.organization_id)).fetchone()
+def put_secret(connection: Connection, secret: str, binding: Binding, *, key_id: UUID | None = None) -> None:
+    """Seal one secret to its organization's key, as the API does; or to `key_id`, which the API read a moment ago."""
+    named = db.Statement("select * from organization_key where id = %(id)s", {"id": key_id})
+    key = db.run(connection, named if key_id else seal.sealing_key(binding.organization_id)).fetchone()
     assert key is not None
     ciphertext = seal.seal(secret, suite=key["suite"], public_key=key["public_key"], binding=binding)
     connection.execute(

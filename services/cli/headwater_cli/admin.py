@@ -14,7 +14,7 @@ from headwater.access import api_keys, organizations
 from headwater.audit import log as audit_log
 from headwater.audit.acts import Act
 from headwater.vault import providers
-from headwater_cli import admin_organizations, deployment, files, logins, terminal
+from headwater_cli import admin_keys, admin_organizations, deployment, files, logins, terminal
 from headwater_cli import migrate as migrations
 from headwater_cli.errors import Failure
 
@@ -22,6 +22,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 admin = typer.Typer(no_args_is_help=True, help="Operators' commands, on the database itself.")
 app.add_typer(admin, name="admin")
 admin.add_typer(admin_organizations.commands)
+admin.add_typer(admin_keys.commands)
 
 
 @app.callback()
@@ -99,8 +100,8 @@ def create_organization(
 ) -> None:
     """Make an organization with its first admin, project and API key. Prints JSON; the key is shown this once."""
     pepper = api_keys.read_pepper(deployment.key_file("HEADWATER_PEPPER_FILE"))
-    provider = providers.KeyFile(deployment.key_file("HEADWATER_MASTER_KEY_FILE"))
-    with deployment.connected() as connection, connection.transaction():
+    provider = deployment.key_provider()
+    with deployment.vault_failures(), deployment.connected() as connection, connection.transaction():
         created = organizations.create(connection, name=name, email=email, pepper=pepper, provider=provider)
         project_id = _create_project(connection, created, name=project)
     shown = {

@@ -4,12 +4,19 @@ On the local stack (`./dev admin`) what the environment does not say comes from 
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import psycopg
+from pydantic import ValidationError
 
 from headwater import db
+from headwater.errors import VaultError
+from headwater.settings import VaultSettings
+from headwater.vault import keyring
+from headwater.vault.keyring import Keyring
 from headwater_cli import home, outside
 from headwater_cli.errors import Failure
 
@@ -40,3 +47,29 @@ def key_file(name: str) -> Path:
     """Where the key file of the setting `name` is."""
     named = os.environ.get(name)
     return Path(named) if named else home.find().keys / KEY_FILES[name]
+
+
+def key_provider() -> Keyring:
+    """The key providers of the settings; without any, the key file of the local stack. Raises `Failure`."""
+    with vault_failures():
+        named = os.environ.get("HEADWATER_KEY_PROVIDER")
+        settings = VaultSettings() if named else VaultSettings(master_key_file=master_key_file())
+        keyring.require_strong(settings)
+    return keyring.configured(settings)
+
+
+def master_key_file() -> Path:
+    """Where the master key's file is."""
+    return key_file("HEADWATER_MASTER_KEY_FILE")
+
+
+@contextmanager
+def vault_failures() -> Iterator[None]:
+    """What goes wrong with keys inside, as a `Failure` for the operator."""
+    try:
+        yield
+    except VaultError as error:
+        raise Failure(error.message, hint=error.hint or "") from error
+    except ValidationError as error:
+        reasons = "; ".join(finding["msg"].removeprefix("Value error, ") for finding in error.errors())
+        raise Failure(f"The settings of the keys are not complete: {reasons}.", hint="See docs/settings.md.") from None

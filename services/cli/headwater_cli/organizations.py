@@ -88,6 +88,29 @@ def listed(connection: Connection) -> Iterator[dict[str, Any]]:
         }
 
 
+def with_keys(connection: Connection, *, older_than_days: int = 0) -> list[Found]:
+    """Every organization that is not being deleted, whose newest key is so old."""
+    rows = connection.execute("select id, name from organization where deleted_at is null order by created_at, id")
+    return [found for row in rows.fetchall() if _is_due(connection, found := Found(**row), older_than_days)]
+
+
+def _is_due(connection: Connection, found: Found, older_than_days: int) -> bool:
+    if not older_than_days:
+        return True
+    with connection.transaction():
+        db.set_organization(connection, found.id)
+        # One with a retired key has a rotation to end, however new its key is.
+        row = connection.execute(
+            f"""
+            select max(created_at) <= now() - make_interval(days => %s) or bool_or(retired_at is not null) as due
+            from organization_key where {_OURS}
+            """,
+            (older_than_days,),
+        ).fetchone()
+    assert row is not None
+    return bool(row["due"])
+
+
 LIMITS: Final[Mapping[str, LiteralString]] = {
     "data_sources": "data_source_limit",
     "live_jobs": "live_job_limit",

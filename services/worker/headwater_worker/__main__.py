@@ -10,7 +10,7 @@ from headwater import hardening, log
 from headwater.connectors import registry
 from headwater.jobs.kinds import Queue
 from headwater.settings import RedisSettings
-from headwater_worker import environment, presence
+from headwater_worker import environment, keys, presence
 from headwater_worker.app import app
 
 _log = log.get(__name__)
@@ -30,6 +30,7 @@ def main() -> None:
     hardening.seal()
     registry.specs()  # each child would look for them again
     log.configure(f"worker_{arguments.queue}")
+    keys.require_strong()
     _require_no_eviction(RedisSettings().redis_url)
     presence.introduce(presence.Identity(queue=arguments.queue, slots=arguments.slots))
     app.worker_main(

@@ -23,11 +23,10 @@ from headwater.audit.acts import Act
 from headwater.db import Connection, Row
 from headwater.errors import VaultError
 from headwater.settings import DatabaseSettings, EgressSettings, VaultSettings, WebhookSettings
-from headwater.vault import unseal
-from headwater.vault.providers import KeyFile
+from headwater.vault import keyring, unseal
 from headwater.webhooks import messages, signing, statements
 from headwater.webhooks.statements import Disabled, Status
-from headwater_worker import environment, posting
+from headwater_worker import environment, keys, posting
 from headwater_worker.egress import Policy, second_line
 from headwater_worker.posting import Answer
 
@@ -36,7 +35,9 @@ _PAUSE_AFTER_FAULT_SECONDS: Final = 1.0
 # Beyond the longest request, for what stands before and behind it.
 _LEASE_SLACK_SECONDS: Final = 30.0
 # Not the server's doing: it is not said to be failing.
-_OURS: Final = frozenset({"webhook_deleted", "webhook_disabled", "cannot_unseal", "key_unavailable"})
+_OURS: Final = frozenset(
+    {"webhook_deleted", "webhook_disabled", "cannot_unseal", "key_unavailable", "weak_key", "key_refused"}
+)
 # Asked again, the answer would be the same.
 _FINAL: Final = frozenset({"webhook_deleted", "webhook_disabled", "gone"})
 
@@ -60,7 +61,7 @@ class Deliverer:
         self._settings = WebhookSettings()
         self._database_url = DatabaseSettings().database_url
         self._policy = Policy.parse(EgressSettings().egress_allow)
-        self._vault = KeyFile(VaultSettings().master_key_file)
+        self._vault = keyring.configured(VaultSettings())
         self._under_way: dict[Future[Answer], Row] = {}
 
     def run(self) -> None:
@@ -246,6 +247,7 @@ def main() -> None:
     environment.clean()
     hardening.seal()
     log.configure("deliverer")
+    keys.require_strong()
     second_line.install(
         Policy.parse(EgressSettings().egress_allow),
         own_endpoints=[second_line.endpoint(DatabaseSettings().database_url)],

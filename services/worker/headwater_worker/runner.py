@@ -27,7 +27,7 @@ from headwater.jobs.outcome import Cancelled, Failed, JobFailure, Outcome, Progr
 from headwater.settings import DatabaseSettings, EgressSettings, JobSettings, UploadSettings, VaultSettings
 from headwater.uploads import configured
 from headwater.uploads.reading import Uploads
-from headwater.vault.providers import KeyFile
+from headwater.vault import keyring
 from headwater_worker import heartbeat, presence
 from headwater_worker.context import JobContext
 from headwater_worker.progress import Reporter
@@ -58,7 +58,7 @@ class Runner:
         self._database_url = DatabaseSettings().database_url
         self._settings = JobSettings()
         self._egress = EgressSettings()
-        self._vault = KeyFile(VaultSettings().master_key_file)
+        self._vault = keyring.configured(VaultSettings())
         self._uploads = _uploads(self._database_url)
         self._draining = draining
         self._end_process = end_process

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from headwater import ids
 from headwater.errors import HeadwaterError, NotFound, Unauthenticated
+from headwater.vault import strength
 
 _PREFIX: Final = "hw"
 _SECRET_BYTES: Final = 32
@@ -48,14 +49,15 @@ class IssuedKey:
 
 
 def read_pepper(path: Path) -> bytes:
-    """The 32 bytes in the file at `path`. Raises `PepperMissing`."""
+    """The 32 bytes in the file at `path`. Raises `PepperMissing`, and `WeakKey` for what could be guessed."""
     try:
-        pepper = base64.b64decode(path.read_text(), validate=False)
+        strength.require_private(path, "HEADWATER_PEPPER_FILE")
+        found = strength.parse(path.read_text(), "HEADWATER_PEPPER_FILE")
     except (OSError, ValueError) as error:
         raise PepperMissing from error
-    if len(pepper) != _SECRET_BYTES:
+    if len(found) > 1:
         raise PepperMissing
-    return pepper
+    return found[0]
 
 
 def issue(pepper: bytes) -> IssuedKey:

@@ -26,12 +26,12 @@ def create(
 ) -> CreatedOrganization:
     """An organization with its key pair, its first admin and that admin's API key, in the caller's transaction.
 
-    Raises `KeyUnavailable` if the provider does not answer.
+    Raises `KeyUnavailable` if the provider does not answer, `KeyRefused` if it does not let us.
     """
     organization_id, member_id, issued = ids.new(), ids.new(), api_keys.issue(pepper)
     set_organization(connection, organization_id)
     connection.execute("insert into organization (id, name) values (%s, %s)", (organization_id, name))
-    keys.create(connection, organization_id=organization_id, provider=provider)
+    keys.store(connection, keys.make(organization_id, provider))
     connection.execute(
         "insert into member (id, organization_id, email, name, role) values (%s, %s, %s, %s, 'admin')",
         (member_id, organization_id, email, email.partition("@")[0]),

@@ -12,6 +12,11 @@ class Act(StrEnum):
     ORGANIZATION_SUSPEND = "organization.suspend"
     ORGANIZATION_RESUME = "organization.resume"
     ORGANIZATION_DELETE = "organization.delete"
+    KEY_CREATE = "organization_key.create"
+    KEY_RESEAL = "organization_key.reseal"
+    KEY_REWRAP = "organization_key.rewrap"
+    KEY_VERIFY = "organization_key.verify"
+    KEY_DELETE = "organization_key.delete"
     MEMBER_CREATE = "member.create"
     MEMBER_UPDATE = "member.update"
     MEMBER_DELETE = "member.delete"
@@ -42,9 +47,10 @@ class Act(StrEnum):
     ACCESS_DENY = "access.deny"
 
 
-# Credentials and uploads are named by the data source that they belong to.
+# Credentials and uploads are named by the data source that they belong to, keys by their organization.
 SUBJECTS: Final[dict[str, ids.Prefix]] = {
     "organization": "org",
+    "organization_key": "org",
     "member": "user",
     "api_key": "key",
     "project": "proj",

@@ -52,4 +52,14 @@ def private_key(encoded: bytes) -> hpke.MLKEM768X25519PrivateKey:
     )
 
 
+def is_pair(private: bytes, public: bytes) -> bool:
+    """Whether `public` is the public half of `private`, both as `generate` encoded them."""
+    try:
+        mlkem = MLKEM768PrivateKey.from_seed_bytes(private[:_MLKEM_SEED_BYTES])
+        x25519 = X25519PrivateKey.from_private_bytes(private[_MLKEM_SEED_BYTES:])
+    except ValueError:
+        return False
+    return mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw() == public
+
+
 _SUITES: Final = {DEFAULT: hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)}

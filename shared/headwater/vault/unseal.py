@@ -22,7 +22,7 @@ def unseal(ciphertext: bytes, *, suite: str, private_key: bytes, binding: Bindin
 
 @dataclass(frozen=True)
 class Sealed:
-    """What the vault holds for one subject: rows {field, ciphertext, suite, key_id, wrapped}."""
+    """What the vault holds for one subject: rows {field, ciphertext, suite, key_id, provider, master_key, wrapped}."""
 
     organization_id: UUID
     subject_id: UUID
@@ -43,7 +43,7 @@ def fetch(connection: Connection, *, organization_id: UUID, subject_id: UUID) ->
     """Every credential of a data source, or of a job that tests an unsaved config, as it is stored."""
     rows = connection.execute(
         """
-        select c.field, c.ciphertext, c.suite, c.key_id, p.wrapped
+        select c.field, c.ciphertext, c.suite, c.key_id, p.provider, p.master_key, p.wrapped
         from sealed_credential c
         left join organization_private_key p on p.key_id = c.key_id
         where c.subject_id = %s and c.organization_id = %s
@@ -59,13 +59,14 @@ def unseal_all(sealed: Sealed, *, provider: KeyProvider, target: bytes) -> dict[
     Raises:
         CannotUnseal: one of them was sealed for another target, row or organization, or its key is gone.
         KeyUnavailable: the provider did not answer.
+        KeyRefused: it does not let us.
     """
-    wrapped = {row["key_id"]: row["wrapped"] for row in sealed.rows}
-    if None in wrapped.values():
+    by_key = {row["key_id"]: row for row in sealed.rows}
+    if any(row["wrapped"] is None for row in by_key.values()):
         raise CannotUnseal
     private_keys = {
-        key_id: provider.unwrap(key, keys.wrap_context(sealed.organization_id, key_id))
-        for key_id, key in wrapped.items()
+        key_id: provider.unwrap(keys.wrapped(row), keys.wrap_context(sealed.organization_id, key_id))
+        for key_id, row in by_key.items()
     }
     return {
         row["field"]: unseal(

@@ -1,5 +1,6 @@
 """Credentials over HTTP, opened again as the worker would."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from headwater import db, ids
 from headwater.access.organizations import CreatedOrganization
 from headwater.connectors import registry
 from headwater.errors import CannotUnseal
+from headwater.vault import keys
+from headwater.vault.providers import KeyFile
 
 ANY = {"If-Match": "*"}
 
@@ -114,3 +117,37 @@ def test_roles_without_the_right_are_refused(client_with_role: Any, path: str) -
         assert somebody.get(f"{path}/credentials").status_code == 200
         assert somebody.put(f"{path}/credentials", json={"access_key_id": "x"}).status_code == 403
         assert somebody.delete(f"{path}/credentials").status_code == 403
+
+
+@pytest.mark.parametrize("route", ["credentials", "unsaved test"])
+def test_a_key_that_goes_meanwhile_is_said_and_the_next_request_uses_the_new_one(
+    client: httpx2.Client, connection: db.Connection, organization: CreatedOrganization, path: str, sources: str,
+    master_key_file: Path, route: str,
+) -> None:  # fmt: skip
+    """The request has read the old key and waits to write: 503 `key_replaced`, nothing stored, and again it works."""
+    body = {"access_key_id": "AKIANEW", "secret_access_key": "new"}
+    unsaved = {"type": "s3", "config": {"bucket": "bucket", "region": "eu-central-1"}, "credentials": body}
+
+    def send() -> httpx2.Response:
+        if route == "credentials":
+            return client.put(f"{path}/credentials", json=body)
+        return client.post(f"{sources}/test", json=unsaved)
+
+    ours = (organization.organization_id,)
+    lock = {
+        "credentials": "select from sealed_credential for update",
+        "unsaved test": "lock table sealed_credential in share row exclusive mode",
+    }[route]
+    waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as threads, connection.transaction():
+        connection.execute(lock)
+        request = threads.submit(send)
+        while connection.execute(waiting).fetchone() is None:
+            assert not request.done(), request.result().text
+        connection.execute("delete from sealed_credential where organization_id = %s", ours)
+        connection.execute("delete from organization_key where organization_id = %s", ours)
+        keys.store(connection, keys.make(organization.organization_id, KeyFile(master_key_file)))
+    refused = request.result()
+    assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (503, "key_replaced", "1")
+    left = connection.execute("select from sealed_credential where organization_id = %s", ours).fetchall()
+    assert (left, send().status_code // 100) == ([], 2)

@@ -10,6 +10,7 @@ from headwater.connectors.spec import ConnectorConfig, ConnectorSpec
 from headwater.errors import Unavailable
 from headwater.vault import seal
 from headwater.vault.seal import Binding
+from headwater_api.constraints import KEY_REPLACED, named_violations
 from headwater_api.transaction import Transaction
 
 _PUT: Final = """
@@ -52,7 +53,7 @@ def put(transaction: Transaction, target: Target, secrets: Mapping[str, str | No
 
 
 def store(transaction: Transaction, secret: str, *, binding: Binding, key: db.Row) -> None:
-    """Seal one secret with a row of `sealing_key`, and keep it in place of the one before."""
+    """Seal one secret with a row of `sealing_key`, and keep it in place of the one before. Raises `Unavailable`."""
     sealed = {
         "subject_id": binding.subject_id,
         "field": binding.field,
@@ -61,7 +62,8 @@ def store(transaction: Transaction, secret: str, *, binding: Binding, key: db.Ro
         "suite": key["suite"],
         "key_id": key["id"],
     }
-    db.run_in(transaction.session, db.Statement(_PUT, sealed))
+    with named_violations(KEY_REPLACED):
+        db.run_in(transaction.session, db.Statement(_PUT, sealed))
 
 
 def clear(transaction: Transaction, subject_id: UUID, fields: list[str] | None = None) -> set[str]:

@@ -17,6 +17,7 @@ from headwater.jobs import statements
 from headwater.jobs.doorbell import Ring
 from headwater.jobs.kinds import Kind, Queue
 from headwater_api import services
+from headwater_api.constraints import KEY_REPLACED, named_violations
 from headwater_api.dependencies import get_actor
 from headwater_api.jobs import rendering
 from headwater_api.jobs.rendering import JobView
@@ -76,14 +77,15 @@ async def submit(request: Request, order: Order, *, terms: Terms, start: Start) 
 
     `start` is the parsed body. A new job is waited for as `terms` say, and answers 200 if it ends meanwhile.
 
-    Raises `NotFound`, `Conflict` (`data_source_inactive`, `capability_missing`, `sync_in_progress`) and
-    `IdempotencyMismatch`.
+    Raises `NotFound`, `Conflict` (`data_source_inactive`, `capability_missing`, `sync_in_progress`),
+    `IdempotencyMismatch`, and `Unavailable` if the key that a secret was sealed to was replaced meanwhile.
     """
     held = services.of(request)
     once = await _once(request, terms.idempotency_key, start)
     statement = statements.submit(request_of(request, order) | once)
     failpoints.reach("submit.begun")
-    rows = await held.call(statement)
+    with named_violations(KEY_REPLACED):
+        rows = await held.call(statement)
     failpoints.reach("submit.committed")
     answer: Row = rows[0]["answer"]
     outcome = answer["outcome"]
