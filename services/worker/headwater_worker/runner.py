@@ -23,7 +23,7 @@ from headwater.errors import (
 )
 from headwater.jobs import dispatching, lifecycle, statements
 from headwater.jobs.lifecycle import Claim
-from headwater.jobs.outcome import Cancelled, Failed, JobFailure, Outcome, Progress, Released, failed
+from headwater.jobs.outcome import Cancelled, Failed, JobFailure, Outcome, Progress, Released, Waiting, failed
 from headwater.settings import DatabaseSettings, EgressSettings, JobSettings, UploadSettings, VaultSettings
 from headwater.uploads import configured
 from headwater.uploads.reading import Uploads
@@ -126,7 +126,7 @@ class Runner:
             "job.recorded",
             outcome=type(outcome).__name__ if outcome is not None else "LeaseLost",
             status=status,
-            code=outcome.failure.code if isinstance(outcome, Failed) else None,
+            code=outcome.failure.code if isinstance(outcome, Failed | Waiting) else None,
             duration_ms=round((time.monotonic() - began) * 1000),
         )
 
@@ -214,7 +214,8 @@ def _perform(context: JobContext) -> Outcome | None:
         return failed(error)
     except KeyUnavailable as error:
         failure = JobFailure(error.code, error.message, error.hint, origin="platform", retryable=True)
-        return Failed(failure)
+        _log.warning("job.waits_for_key", code=error.code, hint=error.hint)
+        return Waiting(failure)
     except HeadwaterError as error:
         _log.info("job.failing", code=error.code, cause=repr(error.__cause__) if error.__cause__ else None)
         return failed(error)

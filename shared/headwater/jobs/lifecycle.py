@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from headwater import db, failpoints, ids, masking
@@ -22,6 +22,7 @@ from headwater.jobs import dispatching, statements
 from headwater.jobs.kinds import KINDS, Kind
 from headwater.jobs.outcome import (
     FAILING_CODES,
+    WAITING_FOR_KEY,
     Cancelled,
     Failed,
     JobFailure,
@@ -29,9 +30,13 @@ from headwater.jobs.outcome import (
     Progress,
     Released,
     Succeeded,
+    Waiting,
     failed,
 )
 from headwater.settings import JobSettings
+
+_LONGEST_WAIT_SECONDS: Final = 60.0
+_MOST_DOUBLINGS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -194,8 +199,19 @@ def reap(connection: Connection, *, settings: JobSettings) -> list[tuple[UUID, s
 
 def retry_delay(attempt: int, retry_after_seconds: float | None, settings: JobSettings) -> float:
     """Seconds until the next attempt: full jitter below base * 2^attempt, never sooner than the source asked for."""
-    ceiling = min(settings.retry_cap_seconds, settings.retry_base_seconds * 2**attempt)
+    ceiling = min(settings.retry_cap_seconds, _doubled(attempt, settings))
     return max(random.uniform(0, ceiling), retry_after_seconds or 0)  # noqa: S311 - jitter, not a secret
+
+
+def waiting_delay(attempt: int, settings: JobSettings) -> float:
+    """Seconds until somebody looks again whether what is away is back: longer each time, a minute at most."""
+    ceiling = min(_LONGEST_WAIT_SECONDS, settings.retry_cap_seconds, _doubled(attempt, settings))
+    return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter, not a secret
+
+
+def _doubled(attempt: int, settings: JobSettings) -> float:
+    # A job that waits for long has had more attempts than a power of two can tell.
+    return settings.retry_base_seconds * 2.0 ** min(attempt, _MOST_DOUBLINGS)
 
 
 def _cancel_flag(connection: Connection, statement: db.Statement) -> bool:
@@ -209,7 +225,7 @@ def _record_statement(claim: Claim, outcome: Outcome, progress: Progress, settin
     status, act, attempt_outcome = "queued", "job.requeued", "released"
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
-    delay = 0.0
+    delay, counts = 0.0, True
     match outcome:
         case Succeeded():
             status = attempt_outcome = "partially_succeeded" if outcome.partially else "succeeded"
@@ -220,10 +236,13 @@ def _record_statement(claim: Claim, outcome: Outcome, progress: Progress, settin
         case Failed(failure=failure) if failure.retryable and claim.attempts_left > 0:
             attempt_outcome, error = "retried", failure.as_json()
             delay = retry_delay(claim.attempt, outcome.retry_after_seconds, settings)
-        case Failed(failure=failure):
+        case Waiting(failure=failure) if (pause := waiting_delay(claim.attempt, settings)) < claim.seconds_left:
+            attempt_outcome, error, delay, counts = "retried", failure.as_json(), pause, False
+            progress = replace(progress, phase=WAITING_FOR_KEY)
+        case Failed(failure=failure) | Waiting(failure=failure):
             status, attempt_outcome, act, error = "failed", "failed", "job.failed", failure.as_json()
         case Released():
-            pass
+            counts = False
     verdict, reason = _verdict(claim.kind, outcome) if status != "queued" else (None, None)
     return statements.record(
         job_id=claim.job_id,
@@ -235,7 +254,7 @@ def _record_statement(claim: Claim, outcome: Outcome, progress: Progress, settin
         error=error,
         progress=progress,
         delay_seconds=delay,
-        released=isinstance(outcome, Released),
+        released=not counts,
         verdict=verdict,
         verdict_reason=reason,
     )

@@ -5,6 +5,9 @@ from typing import Any, Final, Literal, TypeAlias
 
 from headwater.errors import ConnectorError, HeadwaterError, Transient
 
+WAITING_FOR_KEY: Final = "waiting_for_key"
+"""The phase of a job that waits for the key that opens its credentials."""
+
 Origin = Literal["source", "platform", "request"]
 
 # A sync that ends in one of these says that the source cannot be used until somebody changes it.
@@ -71,6 +74,14 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """What the work needs of the platform is away for a while; the job goes back to the queue, again and again until
+    its deadline, and the attempt does not count."""
+
+    failure: JobFailure
+
+
+@dataclass(frozen=True)
 class Cancelled:
     """Somebody asked for it, and the work has ended."""
 
@@ -80,7 +91,7 @@ class Released:
     """The worker is stopping; the job goes back to the queue and the attempt does not count."""
 
 
-Outcome: TypeAlias = Succeeded | Failed | Cancelled | Released
+Outcome: TypeAlias = Succeeded | Failed | Waiting | Cancelled | Released
 
 
 def failed(error: HeadwaterError) -> Failed:

@@ -306,7 +306,7 @@ def reap(
                 error = case when lost.status = 'failed' then
                     case when j.deadline_at < now() then %(deadline_error)s::jsonb else %(error)s::jsonb end end,
                 run_at = case when lost.status = 'queued' then now() + make_interval(secs =>
-                    random() * least(%(cap_seconds)s, %(base_seconds)s * 2 ^ j.attempt)) else j.run_at end,
+                    random() * least(%(cap_seconds)s, %(base_seconds)s * 2 ^ least(j.attempt, 32))) else j.run_at end,
                 rung_at = null
             from lost
             where j.id = lost.job_id

@@ -11,6 +11,7 @@ from headwater import db, ids
 from headwater.access.organizations import CreatedOrganization
 from headwater.db import Connection
 from headwater.jobs import dispatching, pruning
+from headwater.jobs.outcome import JobFailure, Waiting
 
 from .conftest import MakeSource, Source, Worker
 
@@ -93,6 +94,15 @@ class TestReasonWaiting:
             (ids.decode("job", job["id"]),),
         )
         assert reason(client, job) == "retry_delay"
+
+    def test_the_key_provider_is_away(self, client: httpx2.Client, source: Source, worker: Worker) -> None:
+        """As its last attempt found it; that attempt did not count."""
+        job = client.post(f"{source.path}/test").json()
+        worker.end(worker.claim(job), Waiting(JobFailure("key_unavailable", "Away.", retryable=True)))
+        found = client.get(f"jobs/{job['id']}").json()
+        assert (found["status"], found["reason_waiting"], found["error"]) == ("queued", "key_unavailable", None)
+        (attempt,) = client.get(f"jobs/{job['id']}/attempts").json()["data"]
+        assert (attempt["outcome"], attempt["error"]["code"]) == ("retried", "key_unavailable")
 
     def test_the_organization_is_suspended(
         self, client: httpx2.Client, source: Source, change: Callable[[str, Any], None]

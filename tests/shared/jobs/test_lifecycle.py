@@ -16,7 +16,7 @@ from headwater.db import Connection
 from headwater.errors import LeaseLost
 from headwater.jobs import lifecycle, statements
 from headwater.jobs.lifecycle import Claim
-from headwater.jobs.outcome import Cancelled, Failed, JobFailure, Progress, Released, Succeeded
+from headwater.jobs.outcome import Cancelled, Failed, JobFailure, Progress, Released, Succeeded, Waiting
 from headwater.settings import JobSettings
 
 Submit = Callable[..., dict[str, Any]]
@@ -164,6 +164,27 @@ def test_a_released_attempt_does_not_count(connection: Connection, submit: Submi
         assert lifecycle.record(connection, claim, Released(), DONE, settings=settings) == "queued"
     claim = claimed(connection, answer, settings)
     assert lifecycle.record(connection, claim, PASSED, DONE, settings=settings) == "succeeded"
+
+
+def test_a_job_waits_for_what_is_away_until_its_deadline(
+    connection: Connection, submit: Submit, settings: JobSettings
+) -> None:
+    """No attempt counts meanwhile; then it fails for what it waited for, and not for its deadline."""
+    away = Waiting(JobFailure("key_unavailable", "Away.", retryable=True))
+    answer = submit(max_attempts=1)
+    for _try in range(5):
+        claim = claimed(connection, answer, settings)
+        assert lifecycle.record(connection, claim, away, DONE, settings=settings) == "queued"
+    connection.execute("update job set deadline_at = now() where id = %s", (claim.job_id,))
+    claim = claimed(connection, answer, settings)
+    assert lifecycle.record(connection, claim, away, DONE, settings=settings) == "failed"
+    assert job(connection, claim)["error"]["code"] == "key_unavailable"
+
+
+def test_a_wait_is_longer_each_time_and_a_minute_at_most() -> None:
+    """However often somebody looked."""
+    waits = [lifecycle.waiting_delay(attempt, JobSettings()) for attempt in (1, 4, 10, 2000)]
+    assert [low <= wait <= 2 * low for low, wait in zip((2, 16, 30, 30), waits, strict=True)] == [True] * 4
 
 
 def test_a_final_job_never_changes(connection: Connection, submit: Submit, settings: JobSettings) -> None:

@@ -11,12 +11,16 @@ import orjson
 
 from headwater import clock, ids
 from headwater.db import Row
+from headwater.jobs.outcome import WAITING_FOR_KEY
 from headwater.settings import JobSettings
 
 PREFIX: Final = "/api/v1"
 FINAL: Final = frozenset({"succeeded", "partially_succeeded", "failed", "cancelled"})
 
-Reason = Literal["organization_suspended", "retry_delay", "organization_limit", "source_limit", "no_worker", "in_queue"]
+Reason = Literal[
+    "organization_suspended", "key_unavailable", "retry_delay", "organization_limit", "source_limit", "no_worker",
+    "in_queue",
+]  # fmt: skip
 
 _SOONEST_SECONDS: Final = 1
 _LATEST_SECONDS: Final = 30
@@ -139,7 +143,7 @@ def reason_waiting(row: Row, caps: JobSettings) -> Reason | None:
     if waiting["suspended"]:
         return "organization_suspended"
     if waiting["delayed"]:
-        return "retry_delay"
+        return "key_unavailable" if row["phase"] == WAITING_FOR_KEY else "retry_delay"
     if not waiting["worker_seen"]:
         return "no_worker"
     if waiting["running"] >= (waiting["running_limit"] or caps.running_per_organization):
