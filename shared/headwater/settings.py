@@ -226,22 +226,79 @@ class OidcSettings(_Settings):
         return frozenset(self.oidc_algorithms.split(","))
 
 
-class VaultSettings(_Settings):
+class KmsSettings(_Settings):
+    """AWS KMS as a key provider. Without an access key of its own it uses the role of the machine."""
+
+    kms_key: str | None = Field(default=None, description="of `aws_kms`: ARN, id or alias of a symmetric key")
+    kms_region: str | None = Field(default=None, description="goes with the key")
+    kms_endpoint_url: str | None = Field(default=None, description="an endpoint other than Amazon's own")
+    kms_access_key_id: str | None = Field(default=None, description="without it: the role of the EC2 instance")
+    kms_secret_access_key: SecretStr | None = Field(default=None, description="goes with the access key")
+
+
+def _vault_url(value: str) -> str:
+    if not is_https_or_loopback(value) or urlsplit(value).path.strip("/") or set("@?#") & set(value):
+        raise ValueError("must be an https:// origin (http:// only on a loopback address)")
+    return value
+
+
+class HashicorpSettings(_Settings):
+    """HashiCorp Vault, or OpenBao: its transit engine as a key provider, and what references name."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, hide_input_in_errors=True)
+
+    hashicorp_url: Annotated[str, AfterValidator(_vault_url)] | None = Field(default=None, description="its origin")
+    hashicorp_token_file: Path | None = Field(default=None, description="holds its token; read for each request")
+    hashicorp_token: SecretStr | None = Field(default=None, description="the token itself, without a file")
+    hashicorp_namespace: str | None = Field(default=None, description="sent with each request")
+    hashicorp_ca_file: Path | None = Field(default=None, description="its authorities, in PEM; else the machine's")
+    transit_key: str | None = Field(default=None, pattern=r"^[\w.-]+$", description="of `transit`: the key's name")
+    transit_mount: str = Field(default="transit", pattern=r"^[\w.-]+(/[\w.-]+)*$", description="where the engine is")
+
+
+class VaultSettings(KmsSettings, HashicorpSettings):
     """Who wraps the organizations' private keys. Only workers, deliverer and `headwater admin` have this group."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, hide_input_in_errors=True)
 
-    key_provider: Literal["file", "environment"] = Field(default="file", description="who wraps; others still read")
+    key_provider: Literal["file", "environment", "aws_kms", "transit"] = Field(
+        default="file", description="who wraps; others still unwrap"
+    )
     master_key_file: Path | None = Field(default=None, description="of `file`: a key a line, in base64, newest last")
     master_key: SecretStr | None = Field(default=None, description="of `environment`: keys in base64, newest last")
 
     @model_validator(mode="after")
     def _provider_has_its_settings(self) -> Self:
-        needed = {"file": self.master_key_file, "environment": self.master_key}
-        variables = {"file": "HEADWATER_MASTER_KEY_FILE", "environment": "HEADWATER_MASTER_KEY"}
-        if needed[self.key_provider] is None:
-            raise ValueError(f"the key provider `{self.key_provider}` needs {variables[self.key_provider]}")
+        needed = {
+            "file": ("master_key_file",),
+            "environment": ("master_key",),
+            "aws_kms": ("kms_key", "kms_region"),
+            "transit": ("transit_key", "hashicorp_url"),
+        }[self.key_provider]
+        if missing := [f"HEADWATER_{name.upper()}" for name in needed if getattr(self, name) is None]:
+            raise ValueError(f"the key provider `{self.key_provider}` needs {' and '.join(missing)}")
+        if (self.kms_access_key_id is None) != (self.kms_secret_access_key is None):
+            raise ValueError("HEADWATER_KMS_ACCESS_KEY_ID and HEADWATER_KMS_SECRET_ACCESS_KEY go together")
         return self
+
+
+class ReferenceSettings(_Settings):
+    """Which references credentials may be; none unless the operator says so. API and workers have this group."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
+
+    reference_vault_mount: str | None = Field(
+        default=None, pattern=r"^[\w.-]+(/[\w.-]+)*$", description="of a KV engine; without it no vault:// is followed"
+    )
+    reference_vault_kv: Literal[1, 2] = Field(default=2, description="the engine's version")
+    reference_vault_path: str = Field(
+        default="headwater/{organization}",
+        pattern=r"^(\w[\w.-]*/)*\{organization\}(/\w[\w.-]*)*$",
+        description="the folder of an organization in it; {organization} is its id",
+    )
+    reference_variables: Annotated[
+        dict[Annotated[UUID, BeforeValidator(_organization_id)], list[str]], NoDecode, BeforeValidator(_json_object)
+    ] = Field(default={}, description="JSON: org_... to the names that env:// may have for it")
 
 
 class EgressSettings(_Settings):

@@ -7,7 +7,7 @@ from typing import Final
 
 from headwater import hardening
 from headwater.settings import DatabaseSettings, EgressSettings, RedisSettings, UploadSettings
-from headwater_worker import environment, printing
+from headwater_worker import environment, keys, printing
 from headwater_worker.draining import Draining
 from headwater_worker.egress import Policy, second_line
 from headwater_worker.runner import Runner, end_own_process_group
@@ -35,10 +35,10 @@ def begin() -> None:
 
 
 def _own_urls() -> list[str]:
-    """Of database, Redis and the store where the operator keeps uploads."""
+    """Of database, Redis, key providers, and the store where the operator keeps uploads."""
     uploads = UploadSettings()
     stored = [uploads.uploads_endpoint_url] if uploads.uploads_bucket and uploads.uploads_endpoint_url else []
-    return [DatabaseSettings().database_url, RedisSettings().redis_url, *stored]
+    return [DatabaseSettings().database_url, RedisSettings().redis_url, *stored, *keys.endpoints()]
 
 
 @functools.cache

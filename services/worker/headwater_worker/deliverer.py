@@ -250,7 +250,7 @@ def main() -> None:
     keys.require_strong()
     second_line.install(
         Policy.parse(EgressSettings().egress_allow),
-        own_endpoints=[second_line.endpoint(DatabaseSettings().database_url)],
+        own_endpoints=[second_line.endpoint(url) for url in (DatabaseSettings().database_url, *keys.endpoints())],
     )
     stop = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):

@@ -1,12 +1,11 @@
 """Uploads in a bucket of the operator's, for API and workers on many machines."""
 
 import functools
-import importlib.util
-import os
 from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
+from headwater import aws
 from headwater.errors import ObjectMissing, StorageError
 from headwater.settings import UploadSettings
 from headwater.uploads.storage import ObjectReader, ObjectWriter, Storage
@@ -15,7 +14,6 @@ from headwater.uploads.storage import ObjectReader, ObjectWriter, Storage
 _PART_BYTES: Final = 16 * 1024 * 1024
 _CONNECT_SECONDS: Final = 10
 _READ_SECONDS: Final = 60
-_FILE_VARIABLES: Final = frozenset({"config_file", "credentials_file"})
 _ABSENT: Final = frozenset({"NoSuchKey", "NoSuchUpload", "404"})
 
 
@@ -24,8 +22,7 @@ class Bucket(Storage):
 
     def __init__(self, settings: UploadSettings) -> None:
         assert settings.uploads_bucket is not None
-        if importlib.util.find_spec("botocore") is None:
-            raise RuntimeError("HEADWATER_UPLOADS_BUCKET needs botocore: install headwater[s3].")
+        aws.require("HEADWATER_UPLOADS_BUCKET")
         self._settings = settings
         self._bucket = settings.uploads_bucket
 
@@ -48,17 +45,10 @@ class Bucket(Storage):
     def _client(self) -> Any:
         # Loaded where there is a bucket, and nowhere else.
         from botocore.config import Config  # noqa: PLC0415
-        from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES  # noqa: PLC0415
-        from botocore.session import Session  # noqa: PLC0415
 
         settings = self._settings
         assert settings.uploads_secret_access_key is not None, "the settings are checked as a whole"
-        # Nothing of the machine's AWS_* and ~/.aws has a say.
-        variables = {
-            name: (None, None, os.devnull if name in _FILE_VARIABLES else default, conversion)
-            for name, (_, _, default, conversion) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
-        }
-        return Session(session_vars=variables).create_client(
+        return aws.session().create_client(
             "s3",
             region_name=settings.uploads_region,
             endpoint_url=settings.uploads_endpoint_url,

@@ -2,7 +2,9 @@
 
 from headwater.errors import KeyUnavailable
 from headwater.settings import VaultSettings
+from headwater.vault.aws_kms import AwsKms
 from headwater.vault.providers import KeyFile, KeyProvider, KeyVariable, Wrapped
+from headwater.vault.transit import Transit
 
 
 class Keyring:
@@ -48,6 +50,10 @@ def configured(settings: VaultSettings) -> Keyring:
         found["file"] = KeyFile(settings.master_key_file)
     if settings.master_key is not None:
         found["environment"] = KeyVariable(settings.master_key)
+    if settings.kms_key is not None:
+        found["aws_kms"] = AwsKms(settings)
+    if settings.hashicorp_url is not None and settings.transit_key is not None:
+        found["transit"] = Transit(settings)
     return Keyring(found.pop(settings.key_provider), *found.values())
 
 
