@@ -1,6 +1,7 @@
 """Keys that are away, and keys that are rotated, while real workers run jobs."""
 
 import base64
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import making
+from engines import CANARY
 
 from headwater import ids
 from headwater.vault.providers import create_key_file
@@ -88,6 +90,19 @@ def _admin(engine: Any, *arguments: str) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
         )
+
+
+def test_what_a_reference_names_is_masked_like_a_secret(engine: Any) -> None:
+    """It was never stored; the worker fetches it, and its log shows a mask."""
+    organization_id = ids.encode("org", engine.organization.organization_id)
+    engine.settings["HEADWATER_REFERENCE_VARIABLES"] = json.dumps({organization_id: ["WAREHOUSE"]})
+    engine.settings["HEADWATER_SECRET_WAREHOUSE"] = CANARY
+    engine.scheduler()
+    engine.worker()
+    row = engine.ended(engine.submit(engine.source(password="env://WAREHOUSE", fail="fault"), LISTING))
+    assert row["error"]["code"] == "internal_error"
+    assert "ZeroDivisionError: [masked]" in engine.log()
+    assert CANARY[:10] not in engine.log()
 
 
 def test_a_worker_with_a_weak_key_does_not_start(engine: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ FAILING_CODES: Final = frozenset(
         "bucket_not_found", "container_not_found", "path_not_found", "not_found", "wrong_region", "blocked_target",
         "cannot_unseal", "endpoint_not_found", "records_path_not_found", "account_not_found", "account_disabled",
         "billing_disabled", "requester_pays", "ambient_credentials_not_allowed",
+        "reference_refused", "reference_not_found",
     }
 )  # fmt: skip
 

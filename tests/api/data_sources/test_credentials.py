@@ -1,5 +1,6 @@
 """Credentials over HTTP, opened again as the worker would."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def test_sent_is_replaced_omitted_is_kept_null_is_cleared(
     assert (answer.status_code, answer.headers["ETag"]) == (200, '"r2"')
     assert opened(source["config"]) == {"access_key_id": "AKIANEW", "secret_access_key": "correct horse"}
     cleared = client.put(f"{path}/credentials", json={"secret_access_key": None}).json()
-    assert cleared["secret_access_key"] == {"set": False, "updated_at": None}
+    assert cleared["secret_access_key"] == {"set": False, "updated_at": None, "reference": None}
     assert opened(source["config"]) == {"access_key_id": "AKIANEW"}
 
 
@@ -80,6 +81,29 @@ def test_a_mask_is_not_stored(client: httpx2.Client, path: str, source: dict[str
         answer = client.put(f"{path}/credentials", json={"secret_access_key": mask})
         assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (400, "/secret_access_key")
     assert opened(source["config"])["secret_access_key"] == "correct horse"
+
+
+def test_a_reference_is_shown_where_the_operator_allows_it(
+    client: httpx2.Client, path: str, source: dict[str, Any], opened: Any, organization: CreatedOrganization,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Refused by field otherwise. Sealed like a secret; replaced by one, it is shown no more."""
+    body = {"access_key_id": "vault://orders#id", "secret_access_key": "env://WAREHOUSE"}
+    refused = client.put(f"{path}/credentials", json=body)
+    assert (refused.status_code, {(error["pointer"], error["code"]) for error in refused.json()["errors"]}) == (
+        400, {("/access_key_id", "reference_refused"), ("/secret_access_key", "reference_refused")},
+    )  # fmt: skip
+    monkeypatch.setenv("HEADWATER_REFERENCE_VAULT_MOUNT", "secret")
+    listed = {ids.encode("org", organization.organization_id): ["WAREHOUSE"]}
+    monkeypatch.setenv("HEADWATER_REFERENCE_VARIABLES", json.dumps(listed))
+    shown = client.put(f"{path}/credentials", json=body).json()
+    assert {name: field["reference"] for name, field in shown.items()} == body | {"session_token": None}
+    assert opened(source["config"]) == body
+    assert client.get(path).json()["credentials"] == shown
+    replaced = client.put(f"{path}/credentials", json={"access_key_id": "AKIANEW"}).json()
+    assert replaced["access_key_id"]["reference"] is None
+    unknown = client.put(f"{path}/credentials", json={"password": "vault://orders#id"})
+    assert unknown.json()["errors"][0]["pointer"] == "/password"
 
 
 def test_if_match_is_optional_and_honoured(client: httpx2.Client, path: str) -> None:

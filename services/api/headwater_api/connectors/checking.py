@@ -1,12 +1,17 @@
 """What a body says about a source, checked against the spec of its type."""
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 
 from headwater.connectors.spec import ConnectorConfig, ConnectorSpec
 from headwater.errors import FieldError, InvalidRequest
+from headwater.settings import ReferenceSettings
+from headwater.vault import references
+from headwater.vault.references import NotAllowed
 from headwater_api import problems
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,9 +27,21 @@ def config(spec: ConnectorSpec, value: dict[str, Any]) -> ConnectorConfig:
     return validated(spec.config, value, "/config")
 
 
-def secrets(spec: ConnectorSpec, value: dict[str, Any], *, pointer: str = "/credentials") -> dict[str, str | None]:
-    """The secret fields that were sent, None to clear one. Raises `InvalidRequest` with pointers below `pointer`."""
-    sent = validated(spec.credentials, value, pointer).secrets()
+def secrets(
+    spec: ConnectorSpec, value: dict[str, Any], *, organization_id: UUID, pointer: str = "/credentials"
+) -> dict[str, str | None]:
+    """The secret fields that were sent, None to clear one; references stay as they are.
+
+    Raises `InvalidRequest` with pointers below `pointer`.
+    """
+    referring = {
+        name: text
+        for name, text in value.items()
+        if name in spec.credentials.model_fields and isinstance(text, str) and references.is_reference(text)
+    }
+    _require_allowed(referring, organization_id, pointer)
+    literal = {name: secret for name, secret in value.items() if name not in referring}
+    sent = validated(spec.credentials, literal, pointer).secrets()
     detail = "This is a mask, not a secret. Send the value itself, or omit the field to keep what is stored."
     masked = [
         FieldError(f"{pointer}/{field}", "masked_value", detail)
@@ -33,7 +50,18 @@ def secrets(spec: ConnectorSpec, value: dict[str, Any], *, pointer: str = "/cred
     ]
     if masked:
         raise InvalidRequest(errors=masked)
-    return sent
+    return sent | referring
+
+
+def _require_allowed(referring: Mapping[str, str], organization_id: UUID, pointer: str) -> None:
+    refused = []
+    for name, text in referring.items():
+        try:
+            references.allowed(text, organization_id, ReferenceSettings())
+        except NotAllowed as error:
+            refused.append(FieldError(f"{pointer}/{name}", "reference_refused", str(error)))
+    if refused:
+        raise InvalidRequest(errors=refused)
 
 
 def validated(model: type[Model], value: dict[str, Any], pointer: str) -> Model:

@@ -31,7 +31,7 @@ Credentials = dict[str, CredentialField]
 def get_credentials(
     project_id: ProjectId, data_source_id: DataSourceId, actor: ActorDep, session: SessionDep, response: Response
 ) -> Credentials:
-    """Which secret fields are set, and since when. Their values are never shown."""
+    """Which secret fields are set, and since when. Their values are never shown; a reference is, for it is none."""
     source = data_sources.find(session, actor.organization_id, project_id=project_id, data_source_id=data_source_id)
     return _shown(session, source, response)
 
@@ -53,12 +53,15 @@ def put_credentials(
 ) -> Credentials:
     """Seal the fields that are sent. A field that is omitted stays, `null` clears it; a mask is refused.
 
+    Instead of a secret a field takes a reference, `vault://PATH#FIELD` or `env://NAME`, where the operator allows it: a
+    worker follows it when a job runs.
+
     They are bound to where the source points now: point it elsewhere and they are gone.
     """
     source = data_sources.lock(transaction, project_id=project_id, data_source_id=data_source_id)
     preconditions.require_fresh(request, source.revision, required=False)
     spec = registry.get_spec(source.type)
-    secrets = checking.secrets(spec, body or {}, pointer="")
+    secrets = checking.secrets(spec, body or {}, organization_id=transaction.organization_id, pointer="")
     config = data_sources.stored_config(transaction, source, spec)
     changed = service.put(transaction, service.Target(source.id, spec, config), secrets)
     if changed:

@@ -8,16 +8,17 @@ from uuid import UUID
 from headwater import db
 from headwater.connectors.spec import ConnectorConfig, ConnectorSpec
 from headwater.errors import Unavailable
-from headwater.vault import seal
+from headwater.vault import references, seal
 from headwater.vault.seal import Binding
 from headwater_api.constraints import KEY_REPLACED, named_violations
 from headwater_api.transaction import Transaction
 
 _PUT: Final = """
-    insert into sealed_credential (subject_id, field, organization_id, ciphertext, suite, key_id)
-    values (%(subject_id)s, %(field)s, %(organization_id)s, %(ciphertext)s, %(suite)s, %(key_id)s)
+    insert into sealed_credential (subject_id, field, organization_id, ciphertext, suite, key_id, reference)
+    values (%(subject_id)s, %(field)s, %(organization_id)s, %(ciphertext)s, %(suite)s, %(key_id)s, %(reference)s)
     on conflict (subject_id, field) do update set
-        ciphertext = %(ciphertext)s, suite = %(suite)s, key_id = %(key_id)s, created_at = now(), rotated_at = null
+        ciphertext = %(ciphertext)s, suite = %(suite)s, key_id = %(key_id)s, created_at = now(), rotated_at = null,
+        reference = %(reference)s
 """
 _CLEAR: Final = """
     delete from sealed_credential
@@ -61,6 +62,7 @@ def store(transaction: Transaction, secret: str, *, binding: Binding, key: db.Ro
         "ciphertext": seal.seal(secret, suite=key["suite"], public_key=key["public_key"], binding=binding),
         "suite": key["suite"],
         "key_id": key["id"],
+        "reference": secret if references.is_reference(secret) else None,
     }
     with named_violations(KEY_REPLACED):
         db.run_in(transaction.session, db.Statement(_PUT, sealed))

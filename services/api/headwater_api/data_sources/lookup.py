@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -134,7 +133,7 @@ def credentials(session: Session, source: DataSource) -> dict[str, CredentialFie
     return _credentials(source.type, _sealed_fields(session, [source])[source.id])
 
 
-def _render(row: Row[*tuple[Any, ...]], sealed: Mapping[str, datetime]) -> DataSourceRead:
+def _render(row: Row[*tuple[Any, ...]], sealed: Mapping[str, CredentialField]) -> DataSourceRead:
     source, version, totals, creator, updater = row[:5]
     judged = totals.status is not None and totals.status_access_revision == source.access_revision
     verdict = {
@@ -164,21 +163,24 @@ def _last_test(totals: DataSourceTotals) -> LastTest:
 _OWN: Final = DataSource.model_fields.keys() & DataSourceRead.model_fields.keys() - {"created_by", "updated_by"}
 
 
-def _credentials(type_: str, sealed: Mapping[str, datetime]) -> dict[str, CredentialField]:
+def _credentials(type_: str, sealed: Mapping[str, CredentialField]) -> dict[str, CredentialField]:
     spec = registry.specs().get(type_)
     names: Iterable[str] = sealed if spec is None else spec.credentials.model_fields
-    return {name: CredentialField(set=name in sealed, updated_at=sealed.get(name)) for name in names}
+    return {name: sealed.get(name) or CredentialField(set=False, updated_at=None) for name in names}
 
 
-def _sealed_fields(session: Session, sources: Sequence[DataSource]) -> Mapping[UUID, dict[str, datetime]]:
-    """When each secret field of each source was sealed. The ciphertext is not for this process to read."""
-    by_source: defaultdict[UUID, dict[str, datetime]] = defaultdict(dict)
+def _sealed_fields(session: Session, sources: Sequence[DataSource]) -> Mapping[UUID, dict[str, CredentialField]]:
+    """The secret fields of each source that are set. The ciphertext is not for this process to read."""
+    by_source: defaultdict[UUID, dict[str, CredentialField]] = defaultdict(dict)
     statement = select(
-        col(SealedCredential.subject_id), col(SealedCredential.field), col(SealedCredential.created_at)
+        col(SealedCredential.subject_id),
+        col(SealedCredential.field),
+        col(SealedCredential.created_at),
+        col(SealedCredential.reference),
     ).where(
         col(SealedCredential.subject_id).in_([source.id for source in sources]),
         col(SealedCredential.organization_id).in_({source.organization_id for source in sources}),
     )
-    for source_id, field, created_at in session.execute(statement):
-        by_source[source_id][field] = created_at
+    for source_id, field, created_at, reference in session.execute(statement):
+        by_source[source_id][field] = CredentialField(set=True, updated_at=created_at, reference=reference)
     return by_source

@@ -51,7 +51,7 @@ def check_new(transaction: Transaction, body: DataSourceCreate) -> Plan:
         validation=body.validation.stored(),
         reading=body.reading.stored(),
         settings=settings,
-        secrets={name: secret for name, secret in _sent_secrets(spec, body).items() if secret is not None},
+        secrets={name: secret for name, secret in _sent_secrets(transaction, spec, body).items() if secret is not None},
         fields=set(body.model_fields_set),
     )
 
@@ -81,7 +81,7 @@ def check_change(
         validation=checked_validation.stored(),
         reading=reading.stored(),
         settings=settings,
-        secrets=_sent_secrets(spec, body),
+        secrets=_sent_secrets(transaction, spec, body),
         moved=_has_moved(spec, version.config, config),
     )
     plan.fields.update(settings, _changed_members(version, plan, sent))
@@ -122,12 +122,14 @@ def _has_moved(spec: ConnectorSpec, stored: Mapping[str, Any], config: Connector
     return spec.target_fingerprint(before) != spec.target_fingerprint(config)
 
 
-def _sent_secrets(spec: ConnectorSpec, body: DataSourceCreate | DataSourceUpdate) -> dict[str, str | None]:
+def _sent_secrets(
+    transaction: Transaction, spec: ConnectorSpec, body: DataSourceCreate | DataSourceUpdate
+) -> dict[str, str | None]:
     if "credentials" not in body.model_fields_set:
         return {}
     if body.credentials is None:
         return dict.fromkeys(spec.credentials.model_fields)
-    return checking.secrets(spec, body.credentials)
+    return checking.secrets(spec, body.credentials, organization_id=transaction.organization_id)
 
 
 def _require_owner(transaction: Transaction, settings: Mapping[str, Any]) -> None:

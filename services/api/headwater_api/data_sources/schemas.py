@@ -202,10 +202,11 @@ _DEFAULTS: Final[dict[str, Any]] = {
 
 
 class CredentialField(BaseModel):
-    """Whether a secret field is set; never its value."""
+    """Whether a secret field is set; never its value. `reference` is where it is kept, if not here."""
 
     set: bool
     updated_at: Moment | None
+    reference: str | None = None
 
 
 class LastTest(BaseModel):
@@ -238,7 +239,7 @@ class DataSourceRead(BaseModel):
     status_reason: str | None
     version: int = Field(description="Counts the changes of config, validation and reading.")
     credentials: dict[str, CredentialField] = Field(
-        examples=[{"access_key_id": {"set": True, "updated_at": "2026-01-02T03:04:05.678901Z"}}]
+        examples=[{"access_key_id": {"set": True, "updated_at": "2026-01-02T03:04:05.678901Z", "reference": None}}]
     )
     item_count: int
     error_count: int

@@ -26,7 +26,7 @@ async def order(held: Services, actor: Actor, project_id: UUID, start: UnsavedTe
     """
     spec = registry.get_spec(start.type)
     config = checking.config(spec, start.config)
-    secrets = checking.secrets(spec, start.credentials or {})
+    secrets = checking.secrets(spec, start.credentials or {}, organization_id=actor.organization_id)
     if Capability.TEST not in spec.capabilities:
         raise capability_missing()
     job_id = ids.new()

@@ -17,6 +17,7 @@ from headwater.errors import JobError, Permanent
 from headwater.uploads.reading import SourceUploads
 from headwater.vault import unseal
 from headwater.vault.unseal import Sealed
+from headwater_worker.connectors import references
 from headwater_worker.connectors.base import Connector, Opening
 from headwater_worker.context import JobContext
 from headwater_worker.egress import Policy, Proxy
@@ -29,7 +30,8 @@ def open_connector(context: JobContext) -> Iterator[Connector]:
     """The source of the job, ready to talk to; its secrets are masked in all logs of this process meanwhile.
 
     Raises:
-        Permanent: `config_invalid`, `missing_credentials`, `uploads_not_configured`.
+        Permanent: `config_invalid`, `missing_credentials`, `uploads_not_configured`, `reference_refused`,
+            `reference_not_found`.
         JobError: `connector_missing`; `config_changed`, when the job is pinned to a version with another target than
             the one that counts.
         VaultError: the credentials cannot be opened.
@@ -79,7 +81,8 @@ def _config(spec: ConnectorSpec, context: JobContext) -> ConnectorConfig:
 
 def _credentials(spec: ConnectorSpec, config: ConnectorConfig, context: JobContext) -> dict[str, str]:
     sealed = _sealed(context)
-    secrets = unseal.unseal_all(sealed, provider=context.vault, target=spec.target_fingerprint(config))
+    opened = unseal.unseal_all(sealed, provider=context.vault, target=spec.target_fingerprint(config))
+    secrets = references.follow(spec, context.claim.organization_id, opened)
     missing = spec.missing_credentials(config, frozenset(secrets))
     if missing:
         raise Permanent(
