@@ -174,6 +174,7 @@ def test_a_job_waits_for_what_is_away_until_its_deadline(
     answer = submit(max_attempts=1)
     for _try in range(5):
         claim = claimed(connection, answer, settings)
+        assert claim.attempts_left == 0
         assert lifecycle.record(connection, claim, away, DONE, settings=settings) == "queued"
     connection.execute("update job set deadline_at = now() where id = %s", (claim.job_id,))
     claim = claimed(connection, answer, settings)
