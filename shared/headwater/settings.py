@@ -44,6 +44,11 @@ def withhold() -> None:
         _withheld[name] = os.environ.pop(name)
 
 
+def variable(name: str) -> str | None:
+    """A variable of ours that is of no group, such as `HEADWATER_SECRET_...`; None if it is not set."""
+    return _withheld.get(name, os.environ.get(name))
+
+
 class _Environment(EnvSettingsSource):
     def _load_env_vars(self) -> Mapping[str, str | None]:
         withheld = {name.lower(): value for name, value in _withheld.items()}

@@ -1,13 +1,13 @@
 """Following references: what a credential names is fetched when the job runs, and checked as if it had been sent."""
 
 import http.client
-import os
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
 
+from headwater import settings
 from headwater.connectors.spec import ConnectorSpec
 from headwater.errors import KeyUnavailable, Permanent
 from headwater.settings import HashicorpSettings, ReferenceSettings
@@ -31,15 +31,15 @@ def follow(spec: ConnectorSpec, organization_id: UUID, secrets: Mapping[str, str
 
 
 def _found(field: str, text: str, organization_id: UUID) -> str:
-    settings = ReferenceSettings()
+    allowed = ReferenceSettings()
     try:
-        reference = references.allowed(text, organization_id, settings)
+        reference = references.allowed(text, organization_id, allowed)
     except NotAllowed as error:
         raise _refused(field, str(error)) from error
     if reference.store == "env":
-        value: Any = os.environ.get(f"HEADWATER_SECRET_{reference.name}")
+        value: Any = settings.variable(f"HEADWATER_SECRET_{reference.name}")
     else:
-        value = _in_vault(field, reference, organization_id, settings)
+        value = _in_vault(field, reference, organization_id, allowed)
     if not isinstance(value, str):
         raise Permanent(
             f"Nothing is kept where `{field}` refers to.",
