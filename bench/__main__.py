@@ -22,6 +22,7 @@ TABLES: Final = {
     "scale": "the product on a full database",
     "costs": "what one of each costs, in CPU, WAL, memory and connections",
     "egress": "what the way out costs",
+    "catalogue": "how fast a listing becomes the catalogue",
     "api": "how fast the API answers",
     "jobs": "what a job takes beside a bare Celery task",
 }

@@ -10,18 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
+from headwater.catalogue.inventory import LISTED_FROM, SEEN_AT, SIGHTED
 from headwater.catalogue.item_keys import DELETE_GOING
 from headwater.catalogue.reading import prefix_end
 from headwater.db import Statement, json
 
-# Known, in scope, and not listed any more.
-_GONE: Final = """
+# Known, in scope, and not listed any more; in a statement that begins with `SIGHTED`.
+_GONE: Final = f"""
     f.data_source_id = %(data_source_id)s
     and f.path >= %(prefix)s::text and (%(prefix_end)s::text is null or f.path < %(prefix_end)s::text)
     and starts_with(f.path, %(prefix)s::text)
-    and f.last_seen_at < current_setting('headwater.listed_from')::timestamptz
     and not exists (select from inventory i where i.path = f.path)
     and not exists (select from passed_over p where p.path = f.path)
+    and {SEEN_AT} < {LISTED_FROM}
 """
 
 # Without an etag nobody can say that a file is unchanged.
@@ -294,18 +295,35 @@ def show(*, data_source_id: UUID, job_id: UUID, snapshot: int) -> Statement:
 def vanished(*, data_source_id: UUID, prefix: str) -> Statement:
     """What is no longer listed under `prefix`.
 
-    One row {known, gone, unmarked}: imported files in scope; those of them that are gone; all that are gone and not
-    marked `missing` yet.
+    One row {known, gone, unmarked, unsaid}: imported files in scope; those of them that are gone; all that are gone
+    and not marked `missing` yet; all that are gone and would be seen with their source.
     """
     return Statement(
         f"""
+        with {SIGHTED}
         select (
             select count(*) from file f
             where f.data_source_id = %(data_source_id)s and f.load_id is not null
               and f.path >= %(prefix)s::text and starts_with(f.path, %(prefix)s::text)
         ) as known, count(*) filter (where f.load_id is not null) as gone,
-        count(*) filter (where f.state <> 'missing') as unmarked
+        count(*) filter (where f.state <> 'missing') as unmarked,
+        count(*) filter (where f.last_seen_at is null) as unsaid
         from file f where {_GONE}
+        """,
+        {"data_source_id": data_source_id, "prefix": prefix, "prefix_end": prefix_end(prefix)},
+    )
+
+
+def leave_vanished(*, data_source_id: UUID, prefix: str) -> Statement:
+    """Say of what is no longer listed under `prefix` when it was last seen, before `inventory.sight` says it of all."""
+    return Statement(
+        f"""
+        with {SIGHTED}, gone as (
+            select f.path from file f where {_GONE} and f.last_seen_at is null
+            order by f.path for no key update of f
+        )
+        update file f set last_seen_at = {SEEN_AT} from gone
+        where f.data_source_id = %(data_source_id)s and f.path = gone.path
         """,
         {"data_source_id": data_source_id, "prefix": prefix, "prefix_end": prefix_end(prefix)},
     )
@@ -315,7 +333,7 @@ def mark_vanished(*, data_source_id: UUID, prefix: str) -> Statement:
     """Mark what is no longer listed under `prefix` as `missing`; its items stay."""
     return Statement(
         f"""
-        with gone as (
+        with {SIGHTED}, gone as (
             select f.path from file f where {_GONE} and f.state <> 'missing' order by f.path for no key update of f
         )
         update file f set state = 'missing' from gone
@@ -332,7 +350,7 @@ def delete_vanished(*, data_source_id: UUID, prefix: str, snapshot: int) -> Stat
     """
     return Statement(
         f"""
-        with gone as materialized (
+        with {SIGHTED}, gone as materialized (
             select f.path, f.load_id from file f where {_GONE} order by f.path for update of f
         ), ended as (
             -- By their ids: to join them the planner may read the loads of all sources.

@@ -197,7 +197,10 @@ def files(
     return Statement(
         """
         select path, size, etag, modified_at, state, item_count, error_count,
-               (select l.counters -> 'csv' from load l where l.id = file.load_id) as csv, first_seen_at, last_seen_at
+               (select l.counters -> 'csv' from load l where l.id = file.load_id) as csv, first_seen_at,
+               coalesce(last_seen_at, greatest(first_seen_at, (
+                   select seen_at from sighting where data_source_id = %(data_source_id)s
+               ))) as last_seen_at
         from file
         where data_source_id = %(data_source_id)s and organization_id = %(organization_id)s
           and (%(after_path)s::text is null or path > %(after_path)s::text)

@@ -30,7 +30,7 @@ class File(SQLModel, table=True):
         Index(None, "data_source_id", "state", "path"),
     )
 
-    data_source_id: UUID = Field(primary_key=True, sa_column_args=(ForeignKey("data_source.id", ondelete="CASCADE"),))
+    data_source_id: UUID = Field(primary_key=True)  # kept by triggers that ask once for a statement
     path: str = Field(primary_key=True, sa_type=_PATH)
     organization_id: UUID
     size: int | None = Field(default=None, sa_type=BigInteger)
@@ -43,7 +43,19 @@ class File(SQLModel, table=True):
     item_count: int = Field(default=0, sa_type=BigInteger)
     error_count: int = Field(default=0, sa_type=BigInteger)
     first_seen_at: datetime = Field(default=None, sa_type=MOMENT, nullable=False, sa_column_kwargs=_NOW)
-    last_seen_at: datetime = Field(default=None, sa_type=MOMENT, nullable=False, sa_column_kwargs=_NOW)
+    last_seen_at: datetime | None = Field(
+        default=None, sa_type=MOMENT, sa_column_kwargs=_NOW, description="null: whenever its source was (`Sighting`)"
+    )
+
+
+class Sighting(SQLModel, table=True):
+    """When a source was last listed as a whole: all its files whose `last_seen_at` is null were seen then."""
+
+    __tablename__ = "sighting"
+
+    data_source_id: UUID = Field(primary_key=True, sa_column_args=(ForeignKey("data_source.id", ondelete="CASCADE"),))
+    organization_id: UUID
+    seen_at: datetime = Field(default=None, sa_type=MOMENT, nullable=False, sa_column_kwargs=_NOW)
 
 
 class Load(SQLModel, table=True):

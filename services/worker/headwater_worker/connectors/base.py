@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from headwater.connectors.spec import ConnectorConfig
 from headwater.uploads.reading import SourceUploads
@@ -61,10 +61,10 @@ class Step:
     run: Callable[[], CheckWarning | Skipped | None] | None
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    """One file as a listing shows it. `path` is the full key; `etag` changes when the content does.
+class FileEntry(NamedTuple):
+    """One file as a listing shows it: what goes into the inventory, in that order, and `skipped`.
 
+    `path` is the full key; `etag` changes when the content does.
     `skipped`: it is there and cannot be brought in, for this reason; it is counted in `skipped_by` and never opened.
     """
 
@@ -125,12 +125,25 @@ class Connector(ABC):
 class ListedConnector(Connector):
     """A source whose content can be listed into the catalogue."""
 
+    @property
+    def lists_in_order(self) -> bool:
+        """Whether `list_files` promises the order of the paths (of their UTF-8): the catalogue need not wait for it."""
+        return False
+
     @abstractmethod
     def list_files(self, prefix: str = "") -> Iterator[Sequence[FileEntry]]:
         """Pages of files under the config's own prefix whose path starts with `prefix`, each path once.
 
         Keys that stand for directories (an empty object whose key ends in `/`) are included; the caller skips them.
         """
+
+    def list_known(self, prefix: str, landmarks: Sequence[str]) -> Iterator[Sequence[FileEntry]]:  # noqa: ARG002
+        """As `list_files`, of a source that was listed before; for connectors that can list parts of it at once.
+
+        `landmarks`: paths under `prefix` in byte order, some thousand files apart when they were seen; they may be
+        gone.
+        """
+        return self.list_files(prefix)
 
     @abstractmethod
     def uri(self, path: str) -> str:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from headwater.connectors.s3 import S3Config
 from headwater.errors import Permanent
-from headwater_worker.connectors import meaning, object_store, s3_errors, s3_session
+from headwater_worker.connectors import meaning, object_store, ranges, s3_errors, s3_session
 from headwater_worker.connectors.base import FileEntry, OpenFile, Opening
 from headwater_worker.connectors.ladder import Origin
 from headwater_worker.connectors.object_store import ObjectStoreConnector
@@ -41,13 +41,28 @@ class S3Connector(ObjectStoreConnector):
         self._is_tls = url is None or url.startswith("https:")
         super().__init__(opening, tls=self._is_tls)
 
+    @property
+    def lists_in_order(self) -> bool:
+        # As ListObjectsV2 does, but for directory buckets.
+        return not self._config.bucket.endswith("--x-s3")
+
     def list_files(self, prefix: str = "") -> Iterator[Sequence[FileEntry]]:
         scope = object_store.narrower(self._config.prefix, prefix)
-        if scope is None:
-            return
+        return iter(()) if scope is None else self._pages(scope)
+
+    def list_known(self, prefix: str, landmarks: Sequence[str]) -> Iterator[Sequence[FileEntry]]:
+        scope = object_store.narrower(self._config.prefix, prefix)
+        if scope is None or not self.lists_in_order:
+            return self.list_files(prefix)
+        _ = self._data_client  # made once, by this thread
+        bounds = [path for path in landmarks if path.startswith(scope)]
+        return ranges.in_order(bounds, lambda after: self._pages(scope, after))
+
+    def _pages(self, scope: str, after: str = "") -> Iterator[Sequence[FileEntry]]:
+        """The files whose key starts with `scope` and comes behind `after`."""
         token: str | None = None
         while True:
-            page = self._list_page(self._data_client, scope, PAGE_KEYS, token)
+            page = self._list_page(self._data_client, scope, PAGE_KEYS, token, after)
             if found := s3_session.entries(page):
                 yield found
             following = page.get("NextContinuationToken")
@@ -144,8 +159,10 @@ class S3Connector(ObjectStoreConnector):
         except s3_errors.FOREIGN as error:
             raise s3_errors.translated(error, self.opening.proxy) from error
 
-    def _list_page(self, client: Any, prefix: str, keys: int, token: str | None) -> Mapping[str, Any]:
-        arguments = {"ContinuationToken": token} if token else {}
+    def _list_page(
+        self, client: Any, prefix: str, keys: int, token: str | None = None, after: str = ""
+    ) -> Mapping[str, Any]:
+        arguments = {"ContinuationToken": token} if token else {"StartAfter": after} if after else {}
         page: Mapping[str, Any] = self._ask(
             lambda: client.list_objects_v2(
                 Bucket=self._config.bucket, Prefix=prefix, MaxKeys=keys, EncodingType="url", **arguments
@@ -173,7 +190,7 @@ class S3Connector(ObjectStoreConnector):
         self._ask(lambda: self._credentials.get_frozen_credentials())
 
     def _first_page(self) -> Sequence[FileEntry]:
-        page = self._list_page(self._probe_client, self._config.prefix, object_store.PROBE_KEYS, None)
+        page = self._list_page(self._probe_client, self._config.prefix, object_store.PROBE_KEYS)
         return s3_session.entries(page)
 
     def _read_sample(self, sample: FileEntry) -> None:

@@ -151,6 +151,12 @@ NOT_A_LISTING: Final = "HeadwaterNotAListing"
 """In the answer of ListObjectsV2: what came is no listing, whatever it is."""
 
 _FILES: Final = re.compile(r"<Contents>.*</Contents>", re.DOTALL)
+# A file as Amazon writes it and most others do: this order, a plain size, a time with its zone.
+_FILE: Final = re.compile(
+    r"<Contents><Key>([^<&%+]*)</Key><LastModified>([0-9T:.-]{19,26}Z)</LastModified>"
+    r'<ETag>(?:&quot;|&#34;|")?([^<&"]+)(?:&quot;|&#34;|")?</ETag>'
+    r"(?:<Checksum(?:Algorithm|Type)>[A-Z0-9_]*</Checksum(?:Algorithm|Type)>)*<Size>([0-9]{1,18})</Size>"
+)
 _FIELDS: Final = tuple(
     re.compile(pattern)
     for pattern in (
@@ -186,17 +192,39 @@ def _read_page(
         customized_response_dict[NOT_A_LISTING] = True
         response_dict["body"] = b"<ListBucketResult/>"
         return
-    columns = [pattern.findall(text) for pattern in _FIELDS]
     count = text.count("<Contents>")
-    if any(len(column) != count for column in columns) or text.count("Contents") != 2 * count:
+    if text.count("Contents") != 2 * count:
         return
+    page = _as_usual(text, count) or _by_fields(text, count)
+    if page is None:
+        return
+    customized_response_dict[PAGE] = page
+    # What botocore still parses: the page's own fields. It refuses a page that was cut off.
+    response_dict["body"] = _FILES.sub("", text).encode("utf-8", "surrogateescape")
+
+
+def _as_usual(text: str, count: int) -> list[FileEntry] | None:
+    """The files of a page of which each is written as `_FILE` says and no key is encoded; None for another page."""
+    found = _FILE.findall(text)
+    if not found or len(found) != count:
+        return None
+    keys, moments, etags, sizes = zip(*found, strict=True)
+    try:
+        return list(map(FileEntry, keys, map(int, sizes), etags, map(datetime.fromisoformat, moments)))
+    except ValueError:
+        return None
+
+
+def _by_fields(text: str, count: int) -> list[FileEntry] | None:
+    """The files of a page of which each has every field once; None for another page."""
+    columns = [pattern.findall(text) for pattern in _FIELDS]
+    if any(len(column) != count for column in columns):
+        return None
     decode = key_decoder("<EncodingType>url</EncodingType>" in text)
-    customized_response_dict[PAGE] = [
+    return [
         FileEntry(decode(unescape(key) if "&" in key else key), _size(size), etag or None, _moment_or_none(modified))
         for key, size, etag, modified in zip(*columns, strict=True)
     ]
-    # What botocore still parses: the page's own fields. It refuses a page that was cut off.
-    response_dict["body"] = _FILES.sub("", text).encode("utf-8", "surrogateescape")
 
 
 def entries(page: Mapping[str, Any]) -> Sequence[FileEntry]:

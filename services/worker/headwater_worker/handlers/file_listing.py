@@ -1,6 +1,7 @@
 """What files are there? Brings the catalogue up to date with the source; imports nothing."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any, Final
 
 from headwater import clock, db
@@ -11,7 +12,8 @@ from headwater.jobs.outcome import Outcome, Succeeded
 from headwater_worker.connectors.base import FileEntry, ListedConnector
 from headwater_worker.connectors.opening import open_connector
 from headwater_worker.context import JobContext
-from headwater_worker.sync.inventory import copy_inventory, not_a_file
+from headwater_worker.sync.cataloguing import Cataloguing, pages_ahead
+from headwater_worker.sync.inventory import not_a_file
 
 _SHOWN: Final = 1000
 
@@ -24,13 +26,22 @@ def run(context: JobContext) -> Outcome:
     missing, and skipped by reason. Raises `ConnectorError`, `JobError`, `VaultError` and what `checkpoint` raises.
     """
     listing = _Listing(context)
-    db.run(context.connection, inventory.create())
     with open_connector(context) as connector:
         if not isinstance(connector, ListedConnector):
             raise JobError("This source has no files to list.", code="unsupported")
+        cataloguing = Cataloguing(
+            context,
+            prefix=listing.prefix,
+            complete=listing.is_whole,
+            in_order=connector.lists_in_order,
+            marks=listing.is_whole,
+        )
         context.progress.phase("listing", unit="files")
-        copy_inventory(context.connection, listing.pages(connector))
-    _take_in(context, listing)
+        with closing(pages_ahead(context, connector, listing.prefix)) as pages:
+            cataloguing.take(listing.wanted(pages))
+    cataloguing.sight()
+    if listing.count == 0:
+        context.progress.warn("no_files_matched", "There are no files to see here.")
     return Succeeded(_result(context, listing))
 
 
@@ -49,8 +60,9 @@ class _Listing:
         """Everything under the prefix was seen. A limit never says so, even if it was not reached."""
         return self._limit is None
 
-    def pages(self, connector: ListedConnector) -> Iterator[Sequence[FileEntry]]:
-        for page in connector.list_files(self.prefix):
+    def wanted(self, pages: Iterator[Sequence[FileEntry]]) -> Iterator[Sequence[FileEntry]]:
+        """The files of each page."""
+        for page in pages:
             self._context.checkpoint()
             wanted = [entry for entry in page if self._is_listed(entry)]
             files = self._up_to_limit(wanted)
@@ -75,47 +87,6 @@ class _Listing:
         if reason is not None:
             self._context.progress.skip(reason)
         return reason is None
-
-
-def _take_in(context: JobContext, listing: _Listing) -> None:
-    """Compare the inventory with the catalogue, slice by slice, each in a short transaction."""
-    db.run(context.connection, inventory.analyze())
-    context.progress.phase("cataloguing", total=listing.count, unit="files")
-    after, through = "", ""
-    while through is not None:
-        context.checkpoint()
-        through = _row(context, inventory.slice_end(after=after))["through"]
-        counts = _take_slice(context, listing, after, through)
-        context.progress.count(**counts)
-        context.progress.advance(counts["new"] + counts["changed"] + counts["unchanged"])
-        after = through or after
-    if listing.count == 0:
-        context.progress.warn("no_files_matched", "There are no files to see here.")
-
-
-def _take_slice(context: JobContext, listing: _Listing, after: str, through: str | None) -> dict[str, int]:
-    claim = context.claim
-    assert claim.data_source_id is not None
-    with context.fenced():
-        counts = _row(
-            context,
-            inventory.see(
-                organization_id=claim.organization_id,
-                data_source_id=claim.data_source_id,
-                after=after,
-                through=through,
-            ),
-        )
-    if listing.is_whole:
-        # In a transaction of its own, so that each locks its files in path order: two listings never deadlock.
-        with context.fenced():
-            counts |= _row(
-                context,
-                inventory.mark_missing(
-                    data_source_id=claim.data_source_id, prefix=listing.prefix, after=after, through=through
-                ),
-            )
-    return {"missing": 0} | counts
 
 
 def _result(context: JobContext, listing: _Listing) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 The statements around it (the table, the comparison) stand in `headwater.catalogue.inventory`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from headwater.db import Connection
@@ -11,25 +11,20 @@ from headwater_worker.connectors.base import FileEntry
 
 _COPY: Final = "copy inventory (path, size, etag, modified_at) from stdin (format binary)"
 _TYPES: Final = ("text", "int8", "text", "timestamptz")
-_ROWS: Final = 20_000
 # A B-tree entry ends at 2704 bytes; the largest key of any object store is 1024.
 _LONGEST_PATH_BYTES: Final = 2_600
 
 
-def copy_inventory(connection: Connection, pages: Iterable[Sequence[FileEntry]]) -> int:
-    """Copy `pages` into the temporary table `inventory` of `connection`; how many files that were.
+def copy_entries(connection: Connection, entries: Sequence[FileEntry]) -> None:
+    """Copy `entries` into the temporary table `inventory` of `connection`.
 
-    One short COPY for every 20,000 files or so: no transaction stays open while the source takes its time. Paths must
-    be unique and storable (`unstorable_path`).
+    One short COPY: no transaction stays open while the source takes its time. Paths must be unique and storable
+    (`unstorable_path`).
     """
-    copied = 0
-    for entries in _gathered(pages):
-        with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            copy.set_types(_TYPES)
-            for entry in entries:
-                copy.write_row((entry.path, entry.size, entry.etag, entry.modified_at))
-        copied += len(entries)
-    return copied
+    with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+        copy.set_types(_TYPES)
+        for entry in entries:
+            copy.write_row(entry[:4])
 
 
 def not_a_file(entry: FileEntry) -> str | None:
@@ -54,14 +49,3 @@ def unstorable_path(path: str) -> str | None:
     except UnicodeEncodeError:
         return "unstorable_path"
     return "path_too_long" if len(encoded) > _LONGEST_PATH_BYTES else None
-
-
-def _gathered(pages: Iterable[Sequence[FileEntry]]) -> Iterator[list[FileEntry]]:
-    gathered: list[FileEntry] = []
-    for page in pages:
-        gathered.extend(page)
-        if len(gathered) >= _ROWS:
-            yield gathered
-            gathered = []
-    if gathered:
-        yield gathered

@@ -1,16 +1,17 @@
 """The first half of a sync: list the source, pass over what is not wanted, compare the rest with the catalogue."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 
 from headwater import db
-from headwater.catalogue import inventory as comparison
 from headwater.catalogue import loads
 from headwater.errors import JobError
 from headwater_worker.connectors.base import FileEntry, ListedConnector
 from headwater_worker.context import JobContext
-from headwater_worker.sync.inventory import copy_inventory, not_a_file, unstorable_path
+from headwater_worker.sync.cataloguing import Cataloguing, pages_ahead
+from headwater_worker.sync.inventory import not_a_file, unstorable_path
 from headwater_worker.sync.plan import Plan
 
 _PASSED_OVER_AT_ONCE: Final = 20_000
@@ -33,21 +34,33 @@ def list_source(context: JobContext, connector: ListedConnector, plan: Plan) -> 
     """
     connection, claim = context.connection, context.claim
     assert claim.data_source_id is not None
-    context.progress.phase("listing", unit="files")
-    db.run(connection, comparison.create())
+    cataloguing = Cataloguing(
+        context,
+        prefix=plan.prefix,
+        complete=True,
+        in_order=connector.lists_in_order,
+        marks=False,  # by policy, when all is read
+        fingerprint=plan.fingerprint,
+    )
     db.run(connection, loads.create_scratch())
-    matched = copy_inventory(connection, _Wanted(context, plan).pages(connector.list_files(plan.prefix)))
+    context.progress.phase("listing", unit="files")
+    with closing(pages_ahead(context, connector, plan.prefix)) as pages:
+        cataloguing.take(_Wanted(context, plan).pages(pages))
+    matched = cataloguing.count
     context.progress.count(matched=matched)
     if not matched:
         context.progress.warn("no_files_matched", "The source has no files that match what this sync asks for.")
-    db.run(connection, comparison.analyze())
     connection.execute("analyze passed_over")
-    found = db.run(connection, loads.vanished(data_source_id=claim.data_source_id, prefix=plan.prefix)).fetchone()
+    vanished = loads.vanished(data_source_id=claim.data_source_id, prefix=plan.prefix)
+    found = db.run(connection, vanished).fetchone()
     assert found is not None
     context.progress.count(missing=found["unmarked"])
     if plan.on_missing == "delete" and not plan.whole:
         guard_deletion(known=found["known"], gone=found["gone"])
-    _see(context, plan)
+    if found["unsaid"]:
+        with context.fenced():
+            db.run(connection, loads.leave_vanished(data_source_id=claim.data_source_id, prefix=plan.prefix))
+    cataloguing.sight()
     return Scope(matched=matched, missing=found["unmarked"])
 
 
@@ -104,29 +117,3 @@ def guard_deletion(*, known: int, gone: int, things: str = "files") -> None:
             code="mass_delete_refused",
             hint="If they are really gone, sync once with `reading.on_missing` set to `mark`, or delete the source.",
         )
-
-
-def _see(context: JobContext, plan: Plan) -> None:
-    """Take the inventory into the catalogue, slice by slice."""
-    claim = context.claim
-    assert claim.data_source_id is not None
-    context.progress.phase("comparing", unit="files")
-    after = ""
-    while True:
-        context.checkpoint()
-        end = db.run(context.connection, comparison.slice_end(after=after)).fetchone()
-        assert end is not None
-        with context.fenced() as connection:
-            statement = comparison.see(
-                organization_id=claim.organization_id,
-                data_source_id=claim.data_source_id,
-                after=after,
-                through=end["through"],
-                fingerprint=plan.fingerprint,
-            )
-            counts = db.run(connection, statement).fetchone()
-        assert counts is not None
-        context.progress.count(**counts)
-        if end["through"] is None:
-            return
-        after = end["through"]

@@ -7,8 +7,7 @@ short fenced transactions that can be repeated.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from typing import Any, Final
 
 import orjson
@@ -21,6 +20,7 @@ from headwater.errors import Permanent
 from headwater_worker.connectors.base import Page, RecordConnector, Walk
 from headwater_worker.context import JobContext
 from headwater_worker.sync import listing, showing
+from headwater_worker.sync.ahead import ahead
 from headwater_worker.sync.formats.base import Block, Options, Source, Unreadable
 from headwater_worker.sync.formats.choice import Format
 from headwater_worker.sync.landing import Landing
@@ -28,7 +28,6 @@ from headwater_worker.sync.loading import Loading
 from headwater_worker.sync.plan import Plan
 from headwater_worker.sync.records import Records
 
-_WAIT_SECONDS: Final = 0.5
 # A strict sync that has failed goes on looking until it can say this much.
 _ENOUGH_REJECTS: Final = 1_000
 
@@ -72,7 +71,7 @@ class Walking:
         if walk.key is not None:
             loading.details["key"] = list(walk.key)
         pages = self._connector.pages(since=since, named=self._plan.format)
-        for block in _ahead(self._blocks(pages, loading, keep_etag=row["etag"] is not None), self._context.checkpoint):
+        for block in ahead(self._blocks(pages, loading, keep_etag=row["etag"] is not None), self._context.checkpoint):
             self._context.progress.advance(len(block.entries))
             self._landing.add(loading, records.look(block))
             if self._landing.doomed and self._landing.rejected >= (_ENOUGH_REJECTS if self._plan.strict else 0):
@@ -203,22 +202,3 @@ class _Settling:
             row = db.run(connection, statement).fetchone()
         assert row is not None
         return row
-
-
-def _ahead(blocks: Iterator[Block], interrupt: Callable[[], None]) -> Iterator[Block]:
-    """The blocks, each fetched while the one before is worked on. `interrupt` is called while waiting."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="walk")
-    try:
-        future: Future[Block | None] = pool.submit(next, blocks, None)
-        while True:
-            while not wait([future], timeout=_WAIT_SECONDS).done:
-                interrupt()
-            block = future.result()
-            if block is None:
-                return
-            interrupt()
-            future = pool.submit(next, blocks, None)
-            yield block
-    finally:
-        # A read that hangs ends when the connector is closed; nobody waits for it here.
-        pool.shutdown(wait=False, cancel_futures=True)
