@@ -176,6 +176,8 @@ def bring_in(connection: Connection, organization_id: UUID, data_source_id: UUID
     for statement in (
         "insert into file (data_source_id, organization_id, path)"
         " values (%(data_source_id)s, %(organization_id)s, 'a')",
+        "insert into sighting (data_source_id, organization_id) values (%(data_source_id)s, %(organization_id)s)"
+        " on conflict do nothing",
         "insert into item (load_id, record_number, data) values (%(load_id)s, 1, '{}')",
         "insert into item_key (data_source_id, key, load_id, record_number)"
         " values (%(data_source_id)s, 'k', %(load_id)s, 1)",
