@@ -21,7 +21,7 @@ alter table file alter last_seen_at drop not null;
 alter table file drop constraint fk_file_data_source_id;
 
 create function file_has_a_source() returns trigger language plpgsql security definer
-set search_path = public, pg_temp as $$
+set search_path = pg_catalog, public, pg_temp as $$
 declare
     acting_for text := current_setting('headwater.organization', true);
     owned record;
@@ -40,7 +40,7 @@ end
 $$;
 
 create function file_goes_with_its_source() returns trigger language plpgsql security definer
-set search_path = public, pg_temp as $$
+set search_path = pg_catalog, public, pg_temp as $$
 declare
     acting_for text := current_setting('headwater.organization', true);
     owner uuid;
@@ -53,6 +53,8 @@ begin
     return null;
 end
 $$;
+
+revoke execute on function file_has_a_source(), file_goes_with_its_source() from public;
 
 create trigger file_has_a_source after insert on file referencing new table as added
     for each statement execute function file_has_a_source();

@@ -8,8 +8,8 @@ Only what differs is written. A listing of a whole source says in one row, at it
 were seen again and are as they were need no word of their own: their `last_seen_at` is null, and reads as that moment.
 
 Nothing here touches what was imported (`imported_etag`, `imported_fingerprint`, `load_id`, counts), so that no listing
-ever makes a sync skip a file. Each statement locks the files that are there in path order, then those that it adds, and
-is the only one in its transaction that locks files: a listing and a sync of one source never deadlock.
+ever makes a sync skip a file. Each statement locks its files in path order and is the only one in its transaction that
+locks files: a listing and a sync of one source never deadlock.
 """
 
 from typing import Final
@@ -125,11 +125,11 @@ def slice_end(*, after: str, limit: int = SLICE) -> Statement:
 
 
 def in_path_order() -> Statement:
-    """For the rest of the transaction: what is joined is read in path order from both indexes, and never sorted.
+    """For the rest of the transaction: what is joined is read in path order from both indexes, by index alone.
 
     The planner knows nothing of a temporary table that grows, and little of files that came in this minute.
     """
-    ways = ("hashjoin", "nestloop", "seqscan", "bitmapscan", "sort")
+    ways = ("hashjoin", "nestloop", "seqscan", "bitmapscan")
     return Statement("select " + ", ".join(f"set_config('enable_{way}', 'off', true)" for way in ways))
 
 
@@ -177,8 +177,7 @@ def see(
     A file that was never seen is inserted as `new`; one whose etag is not the imported one becomes `changed`; others
     are unchanged. A `missing` one that is `back` (and `new_again`, if it was never imported) gets the state that its
     etag gives it. `gone`: known files that are not in the slice, nor `missing` yet. `last_seen_at` moves for all that
-    were seen; where the `whole` source is listed, only once that is said (`sight`). A unique violation: somebody else
-    has just added a file.
+    were seen; where the `whole` source is listed, only once that is said (`sight`).
 
     Without `fingerprint` the counts compare with what was seen before (a listing). With it they say what a sync that
     reads in this way has to do: `new` was never imported, `changed` was imported with another etag or fingerprint.
@@ -186,7 +185,7 @@ def see(
     return Statement(
         f"""
         with differing as materialized (
-            select i.*, f.path is null as is_new, f.state = 'missing' as was_missing, {_VERDICT} as verdict
+            select i.*, f.state = 'missing' as was_missing, {_VERDICT} as verdict
             from (select * from inventory i where {_IN_SLICE}) i
             full join (select * from file f where {_FILE_IN_SLICE}) f on f.path = i.path
             where case
@@ -195,16 +194,6 @@ def see(
                     or (f.size, f.etag, f.modified_at, f.state, f.last_seen_at)
                         is distinct from (i.size, i.etag, i.modified_at, {_STATE_SEEN}, {_LAST_SEEN})
             end
-        ), held as materialized (
-            select i.* from file f join differing i on i.path = f.path
-            where {_FILE_IN_SLICE} and not i.is_new
-            order by f.path for no key update of f
-        ), updated as (
-            update file f set
-                size = i.size, etag = i.etag, modified_at = i.modified_at,
-                state = {_STATE_SEEN}, last_seen_at = {_LAST_SEEN}
-            from held i where {_FILE_IN_SLICE} and f.path = i.path
-            returning f.path
         ), counted as (
             select count(*) filter (where verdict = 'new') as new,
                    count(*) filter (where verdict = 'changed') as changed,
@@ -212,12 +201,14 @@ def see(
                    count(*) filter (where was_missing and verdict = 'new') as new_again,
                    count(*) filter (where verdict = 'gone') as gone
             from differing
-        ), inserted as (
-            insert into file (data_source_id, organization_id, path, size, etag, modified_at, last_seen_at)
+        ), written as (
+            -- Each row by its key, in order: no plan for a join of a few rows with a source can be wrong.
+            insert into file as f (data_source_id, organization_id, path, size, etag, modified_at, last_seen_at)
             select %(data_source_id)s, %(organization_id)s, path, size, etag, modified_at, {_LAST_SEEN}
-            -- Behind all updates: in the order in which others wait for the same files.
-            from differing, (select count(*) from updated) as before
-            where is_new order by path
+            from differing where verdict <> 'gone' order by path
+            on conflict (data_source_id, path) do update set
+                size = excluded.size, etag = excluded.etag, modified_at = excluded.modified_at,
+                state = {_STATE_SEEN.replace("i.", "excluded.")}, last_seen_at = excluded.last_seen_at
         )
         select * from counted
         """,
@@ -247,8 +238,8 @@ def mark_missing(*, data_source_id: UUID, prefix: str, after: str, through: str 
               and {SEEN_AT} < {LISTED_FROM}
             order by f.path for no key update
         ), marked as (
-            update file f set state = 'missing', last_seen_at = {SEEN_AT} from gone
-            where {_FILE_IN_SLICE} and f.path = gone.path
+            update file f set state = 'missing', last_seen_at = {SEEN_AT}
+            where f.data_source_id = %(data_source_id)s and f.path = any(array(select path from gone))
             returning f.path
         )
         select count(*) as missing from marked
