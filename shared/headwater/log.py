@@ -8,6 +8,7 @@ import contextlib
 import logging
 import sys
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, TextIO, cast
 
@@ -68,6 +69,20 @@ def _text(value: Any) -> Any:
     return str(value)
 
 
+def _whatever_happens(processors: Sequence[structlog.typing.Processor]) -> structlog.typing.Processor:
+    """`processors` as one; of a value that cannot be shown, who logs it never hears."""
+
+    def render(logger: Any, method: str, event: Any) -> Any:
+        try:
+            for process in processors:
+                event = process(logger, method, event)
+        except Exception as error:
+            return f"A line could not be logged: {type(error).__name__}"
+        return event
+
+    return render
+
+
 def configure(service: str) -> None:
     """Set up logging for a process. Standard-library loggers (Celery's, uvicorn's) end up in the same lines."""
     settings = LogSettings()
@@ -88,7 +103,7 @@ def configure(service: str) -> None:
     _SINK.stream = sys.stdout
     # Our own lines do not pass through the standard library: it would cost a request a tenth of its time.
     structlog.configure(
-        processors=[*shared, *final],
+        processors=[*shared, _whatever_happens(final)],
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _SINK)),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,

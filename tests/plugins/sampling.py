@@ -38,7 +38,7 @@ def samples(*, job: Row, load: Row, webhook_id: UUID) -> dict[str, Any]:
         "token": ids.new(), "job_ids": [job["id"]], "project_ids": [job["project_id"]],
         "data_source_ids": [job["data_source_id"]], "jobs": [(job["organization_id"], job["id"])],
         "request": request, "requests": [request | {"id": str(ids.new())}], "progress": Progress("tests"),
-        "settings": QuotaSettings(), "act": Act.JOB_SUBMIT, "queue": "interactive", "kinds": ["sync"],
+        "settings": QuotaSettings(), "act": Act.JOB_SUBMIT, "queue": "interactive", "kind": "sync", "kinds": ["sync"],
         "statuses": ["failed"], "created_before": clock.now(), "created_after": clock.now(), "limit": 26,
         "running_limit": 10, "source_limit": 10, "endpoint_limit": 4, "rering_seconds": 15.0, "lease_seconds": 30.0,
         "retention_days": 90, "kept_seconds": 3600, "receiving_seconds": 900, "partial_seconds": 86400,
@@ -52,7 +52,7 @@ def samples(*, job: Row, load: Row, webhook_id: UUID) -> dict[str, Any]:
         "verdict": "failing", "verdict_reason": "It did not answer.", "reason": None, "request_id": "tests",
         "address": None, "redis_up": True, "per_source": True, "content_type": "text/csv", "total": 1, "start": 0,
         "size": 1, "states": ["partial"], "sha256": "0" * 64, "segments": [], "duration_ms": 1, "status_code": 200,
-        "error_code": None,
+        "error_code": None, "whole": True, "counts": {"malformed": 1},
     }  # fmt: skip
 
 
