@@ -19,12 +19,13 @@ SAVED: Final = Path(__file__).parents[1] / "docs/performance"
 
 # Each module has `run(report, quick=...)`, which adds figures to the report.
 TABLES: Final = {
+    "catalogue": "how fast a listing becomes the catalogue",
+    "items": "records from a bucket into Postgres, and in how much memory",
+    "api": "how fast the API answers",
+    "jobs": "what a job takes beside a bare Celery task",
     "scale": "the product on a full database",
     "costs": "what one of each costs, in CPU, WAL, memory and connections",
     "egress": "what the way out costs",
-    "catalogue": "how fast a listing becomes the catalogue",
-    "api": "how fast the API answers",
-    "jobs": "what a job takes beside a bare Celery task",
 }
 
 
