@@ -7,7 +7,7 @@ import zipfile
 
 import pyarrow as pa
 
-from headwater_worker.sync import landing
+from .conftest import spoil
 
 
 def _zip(members):
@@ -63,8 +63,8 @@ def test_a_reject_says_which_member(source):
 
 def test_what_only_postgres_refuses_says_which_member(source, monkeypatch):
     """Also when it is found after the next member has begun."""
-    monkeypatch.setattr(landing.storable, "is_suspect", lambda _: False)
-    members = {"a.jsonl": b'{"n": 1}\n{"n": "\\u0000"}\n', "b.jsonl": b'{"n": 2}\n'}
+    spoil(monkeypatch)
+    members = {"a.jsonl": b'{"n": 1}\n{"n": "\\u0001"}\n', "b.jsonl": b'{"n": 2}\n'}
     source.shelf.files["a.zip"] = _zip(members)
     source.sync()
     assert [(r["code"], r["record_number"], r["message"][:12]) for r in source.rejects()] == [

@@ -10,7 +10,9 @@ import pytest
 from headwater import db
 from headwater.errors import Draining, LeaseLost, Permanent, Transient
 from headwater_worker.handlers import sync
-from headwater_worker.sync import fetching, landing
+from headwater_worker.sync import fetching, landing, readers
+
+from .conftest import spoil
 
 SCHEMA = {
     "type": "object",
@@ -358,7 +360,7 @@ def test_a_killed_sync_goes_on_with_the_unfinished_files(source, monkeypatch):
     """Files that have landed whole are not read again, half a file is; every item is there exactly once."""
     monkeypatch.setattr(landing, "_CHUNK_RECORDS", 10)
     monkeypatch.setattr(fetching, "SMALL_BYTES", 0)
-    monkeypatch.setattr("headwater_worker.sync.formats.encoding._PIECE_BYTES", 128)
+    monkeypatch.setattr(readers, "MOST", 1)
     source.shelf.files = {
         "a.jsonl": numbered(30) + b"bad\n",
         "b.jsonl": numbered(100),
@@ -392,8 +394,8 @@ def test_a_resumed_full_sync_does_not_read_twice_what_it_has_shown(source, monke
     source.shelf.files = {"a.jsonl": numbered(3), "b.jsonl": numbered(3)}
     source.sync()
     job_id = source.submit(full=True)
-    source.shelf.faults["b.jsonl"] = [Draining()]
-    source.die(source.claim(job_id), Draining)
+    source.shelf.faults["b.jsonl"] = [Permanent("No.", code="invalid_credentials")]
+    source.die(source.claim(job_id), Permanent)
     source.shelf.opened.clear()
     ended = source.attempt(source.claim(job_id))
     assert source.shelf.opened == ["b.jsonl"]
@@ -406,8 +408,8 @@ def test_a_file_that_changed_between_attempts_is_read_again(source, monkeypatch)
     monkeypatch.setattr(landing, "_CHUNK_LOADS", 1)
     source.shelf.files = {"a.jsonl": numbered(3), "b.jsonl": numbered(1)}
     job_id = source.submit()
-    source.shelf.faults["b.jsonl"] = [Draining()]
-    source.die(source.claim(job_id), Draining)
+    source.shelf.faults["b.jsonl"] = [Permanent("No.", code="invalid_credentials")]
+    source.die(source.claim(job_id), Permanent)
     assert source.stored_items() == {"a.jsonl": 3}
     source.shelf.files["a.jsonl"] = numbered(1, start=50)
     assert source.attempt(source.claim(job_id)).counters["landed"] == 2
@@ -429,8 +431,8 @@ def test_a_lost_lease_writes_nothing(source):
 
 def test_what_only_postgres_refuses_is_found_by_halving(source, monkeypatch):
     """A record that passes our checks and not Postgres's costs itself, not its block."""
-    monkeypatch.setattr("headwater_worker.sync.storable.is_suspect", lambda _: False)
-    source.shelf.files = {"a.jsonl": numbered(40) + b'{"id": "\\u0000"}\n' + numbered(40), "b.jsonl": numbered(3)}
+    spoil(monkeypatch)
+    source.shelf.files = {"a.jsonl": numbered(40) + b'{"id": "\\u0001"}\n' + numbered(40), "b.jsonl": numbered(3)}
     ended = source.sync()
     assert ended.counters["landed"] == 83
     assert {name: ended.counters[name] for name in ("parsed", "valid", "rejected")} == {

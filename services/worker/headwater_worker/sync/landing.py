@@ -1,16 +1,15 @@
-"""From blocks of records to rows: judged in memory, landed in short fenced transactions.
+"""From judged records to rows in Postgres, in short fenced transactions.
 
 A chunk gathers what one transaction will hold: the rows of part of a large file, or of many small ones. While Postgres
-takes a chunk in, on a thread of its own, the next one is parsed. That thread is the only user of the job's connection
+takes a chunk in, on a thread of its own, the next one is gathered. That thread is the only user of the job's connection
 as long as the `Landing` is open; everybody else asks through `ask`.
 """
 
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 import psycopg
 
@@ -19,8 +18,9 @@ from headwater.catalogue import loads
 from headwater.catalogue.loads import Landed
 from headwater.db import Connection, Row, Statement
 from headwater_worker.context import JobContext
-from headwater_worker.sync import showing, storable, validation
-from headwater_worker.sync.formats.base import Block, Refusal, excerpt
+from headwater_worker.sync import showing, storable
+from headwater_worker.sync.formats.base import Refusal, excerpt
+from headwater_worker.sync.judging import HEAD, Judged
 from headwater_worker.sync.loading import KEPT_REJECTS, Loading
 from headwater_worker.sync.plan import Plan
 
@@ -31,11 +31,6 @@ _CHUNK_SECONDS: Final = 2.0
 _SHOW_SECONDS: Final = 4.0
 _WAIT_SECONDS: Final = 0.5
 _RESERVED: Final = 500
-# Nothing is odd about shorter records; it saves a call for each.
-_SHALLOW_BYTES: Final = storable.SHALLOW_BYTES
-
-# One row of a binary COPY into `item`, up to the JSON text: three fields, each with its length; 1 is jsonb's version.
-_HEAD: Final = struct.Struct(">hiqiqib")
 _BEGIN: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _END: Final = b"\xff\xff"
 _COPY_ITEMS: Final = "copy item (load_id, record_number, data) from stdin (format binary)"
@@ -57,10 +52,10 @@ _Reject = tuple[int, int, int | None, int | None, str, str | None, str, str | No
 class _Chunk:
     """What one transaction will hold."""
 
-    rows: list[bytes] = field(default_factory=list)
-    lines: list[int | None] = field(default_factory=list)
+    parts: list[Judged] = field(default_factory=list)
     rejects: list[_Reject] = field(default_factory=list)
     loads: dict[int, Loading] = field(default_factory=dict)
+    count: int = 0
     size: int = 0
     began: float = field(default_factory=time.monotonic)
 
@@ -68,7 +63,7 @@ class _Chunk:
     def is_full(self) -> bool:
         return (
             self.size >= _CHUNK_BYTES
-            or len(self.rows) + len(self.rejects) >= _CHUNK_RECORDS
+            or self.count + len(self.rejects) >= _CHUNK_RECORDS
             or len(self.loads) >= _CHUNK_LOADS
             or time.monotonic() - self.began >= _CHUNK_SECONDS
         )
@@ -84,8 +79,8 @@ class _Late:
 
     @classmethod
     def of(cls, row: bytes, line: int | None, loads: Mapping[int, Loading]) -> Self:
-        _, _, load_id, _, number, *_ = _HEAD.unpack_from(row)
-        refusal = Refusal(line, storable.CODE, _REFUSED_BY_POSTGRES, excerpt(row[_HEAD.size :]))
+        _, _, load_id, _, number, *_ = HEAD.unpack_from(row)
+        refusal = Refusal(line, storable.CODE, _REFUSED_BY_POSTGRES, excerpt(row[HEAD.size :]))
         return cls(load_id=load_id, record_number=number, refusal=loads[load_id].placed(refusal, number))
 
 
@@ -123,26 +118,32 @@ class Landing:
     def begin(
         self, path: str, *, etag: str | None, was: Literal["new", "changed"], first: int = 0, first_reject: int = 0
     ) -> Loading:
-        """A new load, in Postgres with the next chunk; its records and rejects are counted from behind `first`."""
+        """A new load, in Postgres with what is added to it first.
+
+        Its records and rejects are counted from behind `first` and `first_reject`.
+        """
         if not self._numbers:
             self._numbers = [row["id"] for row in reversed(self.ask(loads.reserve(_RESERVED)))]
-        loading = Loading(self._numbers.pop(), path, etag, was, first=first, first_reject=first_reject)
-        self._chunk.loads[loading.id] = loading
-        return loading
+        return Loading(self._numbers.pop(), path, etag, was, first=first, first_reject=first_reject)
 
-    def add(self, loading: Loading, block: Block, *, validated: bool = True) -> None:
-        """Judge the records of `block`; good ones land, the others are rejects of the load."""
+    def add(self, loading: Loading, judged: Judged) -> None:
+        """The good rows land, the refusals become rejects of the load."""
         self._chunk.loads[loading.id] = loading
-        if block.member is not None:
-            loading.enter(block.member)
-        before = loading.parsed, loading.valid, loading.refused
-        self._judge(loading, block, self._plan.validator if validated else None)
-        parsed, valid, refused = (
-            now - then for now, then in zip((loading.parsed, loading.valid, loading.refused), before, strict=True)
-        )
-        self.parsed += parsed
-        self._context.progress.count(parsed=parsed, valid=valid, rejected=refused)
-        for fault in block.faults:
+        if judged.member is not None:
+            loading.enter(judged.member)
+        keep = not self.doomed
+        for number, refusal in judged.refusals:
+            self._refuse(loading, refusal, number)
+        loading.parsed += judged.parsed
+        loading.valid += judged.good
+        self.parsed += judged.parsed
+        if keep and judged.good:
+            self._chunk.parts.append(judged)
+            self._chunk.count += judged.good
+            self._chunk.size += len(judged.rows)
+            loading.landed += judged.good
+        self._context.progress.count(parsed=judged.parsed, valid=judged.good, rejected=len(judged.refusals))
+        for fault in judged.faults:
             self.refuse_file(loading, fault)
         if self._chunk.is_full:
             self.flush()
@@ -182,8 +183,8 @@ class Landing:
             loading.valid -= 1
             loading.landed -= 1
             self._note(loading, record.refusal, record.record_number)
-        self.landed += len(chunk.rows) - len(late)
-        self._context.progress.count(landed=len(chunk.rows) - len(late), valid=-len(late), rejected=len(late))
+        self.landed += chunk.count - len(late)
+        self._context.progress.count(landed=chunk.count - len(late), valid=-len(late), rejected=len(late))
 
     def _run(self, work: Callable[[], _Answer]) -> _Answer:
         return self._wait(self._thread.submit(work))
@@ -198,37 +199,6 @@ class Landing:
             return False
         self._shown_at, self._to_show = time.monotonic(), False
         return True
-
-    def _judge(self, loading: Loading, block: Block, schema: validation.Schema | None) -> None:
-        # The one loop that runs once per record.
-        chunk, load_id, number = self._chunk, loading.id, loading.first + loading.parsed
-        add_row, add_line, pack = chunk.rows.append, chunk.lines.append, _HEAD.pack
-        is_valid = None if schema is None else schema.is_valid
-        suspect, keep, size, good = block.suspect, not self.doomed, 0, 0
-        for entry in block.entries:
-            number += 1
-            if type(entry) is not tuple:
-                self._refuse(loading, entry, number)  # type: ignore[arg-type]
-                continue
-            line, raw, value = entry
-            length = len(raw)
-            if suspect or (length > _SHALLOW_BYTES and storable.is_odd(raw)):
-                problem = storable.problem(raw, value)
-                if problem is not None:
-                    self._refuse(loading, Refusal(line, storable.CODE, problem, excerpt(raw)), number)
-                    continue
-            if is_valid is not None and not is_valid(value):
-                self._refuse(loading, _mismatch(schema, entry), number)
-                continue
-            good += 1
-            if keep:
-                add_row(pack(3, 8, load_id, 8, number, length + 1, 1) + raw)
-                add_line(line)
-                size += length
-        loading.parsed = number - loading.first
-        loading.valid += good
-        loading.landed += good if keep else 0
-        chunk.size += size
 
     def _refuse(self, loading: Loading, refusal: Refusal, record_number: int | None) -> None:
         refusal = loading.placed(refusal, record_number)
@@ -262,12 +232,15 @@ class Landing:
         claim = self._context.claim
         assert claim.data_source_id is not None
         with self._context.fenced() as connection:
+            # Nobody sees a chunk before a flip, whose commit waits for the disk to have all that came before it.
+            connection.execute("set local synchronous_commit = off")
             if carefully:
-                places = _copy_carefully(connection, chunk.rows)
-                late = [_Late.of(chunk.rows[at], chunk.lines[at], chunk.loads) for at in places]
+                rows = [row for part in chunk.parts for row in part.each()]
+                places = _copy_carefully(connection, [row for row, _ in rows])
+                late = [_Late.of(*rows[at], chunk.loads) for at in places]
             else:
                 late = []
-                _copy_items(connection, chunk.rows)
+                _copy_items(connection, [part.rows for part in chunk.parts])
             _copy_rejects(connection, [*chunk.rejects, *(_late_reject(record) for record in late)])
             statement = loads.put(
                 organization_id=claim.organization_id,
@@ -278,12 +251,6 @@ class Landing:
             )
             db.run(connection, statement)
         return late
-
-
-def _mismatch(schema: validation.Schema | None, entry: tuple[int | None, bytes, Any]) -> Refusal:
-    assert schema is not None
-    pointer, message = schema.explain(entry[2])
-    return Refusal(entry[0], validation.CODE, message, excerpt(entry[1]), pointer)
 
 
 def _reject(load_id: int, number: int, record_number: int | None, refusal: Refusal) -> _Reject:

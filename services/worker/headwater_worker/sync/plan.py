@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from headwater.data_sources.record_schema import RecordSchema
 from headwater.errors import JobError
 from headwater.jobs.lifecycle import Claim
 from headwater_worker.sync.formats import choice
@@ -55,10 +56,15 @@ class Plan:
     csv: CsvOptions
     strict: bool
     limit: Limit | None
-    schema: Mapping[str, Any] | None = field(repr=False)
+    record_schema: RecordSchema | None = field(repr=False)
     validator: Schema | None
     fingerprint: str
     whole: bool = False
+
+    @property
+    def schema(self) -> Mapping[str, Any] | None:
+        """What says of which type a column is; true and false name no columns."""
+        return self.record_schema if isinstance(self.record_schema, Mapping) else None
 
     @property
     def at_once(self) -> bool:
@@ -87,7 +93,7 @@ def plan(claim: Claim) -> Plan:
         csv=options,
         strict=strict,
         limit=_limit(validation.get("max_errors"), strict=strict),
-        schema=schema if isinstance(schema, Mapping) else None,  # true and false name no columns
+        record_schema=schema,
         validator=None if schema is None else Schema(schema),
         fingerprint=_fingerprint(schema=schema, strict=strict, named=named, options=options),
     )

@@ -23,6 +23,7 @@ from headwater_worker.sync import listing, showing
 from headwater_worker.sync.ahead import ahead
 from headwater_worker.sync.formats.base import Block, Options, Source, Unreadable
 from headwater_worker.sync.formats.choice import Format
+from headwater_worker.sync.judging import Judge
 from headwater_worker.sync.landing import Landing
 from headwater_worker.sync.loading import Loading
 from headwater_worker.sync.plan import Plan
@@ -67,13 +68,14 @@ class Walking:
         )
         walk = self._connector.walk
         records = Records(walk, since)
+        judge = Judge(self._plan.validator, load_id=loading.id, first=loading.first)
         loading.details["walk"] = "full" if since is None else "increment"
         if walk.key is not None:
             loading.details["key"] = list(walk.key)
         pages = self._connector.pages(since=since, named=self._plan.format)
         for block in ahead(self._blocks(pages, loading, keep_etag=row["etag"] is not None), self._context.checkpoint):
             self._context.progress.advance(len(block.entries))
-            self._landing.add(loading, records.look(block))
+            self._landing.add(loading, judge.judge(records.look(block)))
             if self._landing.doomed and self._landing.rejected >= (_ENOUGH_REJECTS if self._plan.strict else 0):
                 return
         self._end(loading, records)

@@ -6,7 +6,6 @@ from there as they are read, and never written anywhere. A member that cannot be
 
 import re
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from dataclasses import replace
 from typing import IO, Final, Protocol
 
 from headwater_worker.sync.formats.base import READ_BYTES, Block, Options, Refusal, Source, Unreadable
-from headwater_worker.sync.formats.spooling import spooled
+from headwater_worker.sync.formats.spooling import spool, spooled
 from headwater_worker.sync.formats.unpacking import unpacked
 
 _MOST_MEMBERS: Final = 10_000
@@ -53,9 +52,9 @@ def blocks(source: Source, options: Options, format_of: Callable[[str], _Format]
 
     Raises `Unreadable` if the archive as a whole cannot be used; the copy on disk is deleted whatever happens.
     """
-    with tempfile.TemporaryFile(prefix="headwater-") as spool:
-        yield from spooled(source, spool)
-        yield from _Archive(spool, options, format_of).blocks()
+    with spool() as copy:
+        yield from spooled(source, copy)
+        yield from _Archive(copy, options, format_of).blocks()
 
 
 class _Archive:

@@ -3,10 +3,12 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from headwater.errors import HeadwaterError
-from headwater_worker.connectors.base import ByteStream
+
+if TYPE_CHECKING:  # a reader loads nothing of connectors
+    from headwater_worker.connectors.base import ByteStream
 
 LARGEST_RECORD_BYTES: Final = 16 * 1024 * 1024
 READ_BYTES: Final = 1024 * 1024
@@ -78,7 +80,7 @@ class Options:
 class Source(io.RawIOBase):
     """A connector's stream as a file of Python's, for wrappers that want one. `on_read` hears of each read's length."""
 
-    def __init__(self, stream: ByteStream, on_read: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, stream: "ByteStream", on_read: Callable[[int], None] = lambda _: None) -> None:
         super().__init__()
         self._stream = stream
         self._on_read = on_read

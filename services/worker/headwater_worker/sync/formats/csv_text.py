@@ -6,16 +6,18 @@ as far as they can be; validation says no to the rest.
 
 import csv
 import io
+import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 import orjson
 
 from headwater_worker.sync import storable
+from headwater_worker.sync.formats import csv_cells
 from headwater_worker.sync.formats.base import (
     LARGEST_RECORD_BYTES,
     Block,
@@ -26,16 +28,20 @@ from headwater_worker.sync.formats.base import (
     Unreadable,
     excerpt,
 )
+from headwater_worker.sync.formats.csv_cells import Cell
 from headwater_worker.sync.formats.encoding import Utf8
 
 CODE: Final = "invalid_csv"
 _BLOCK_RECORDS: Final = 500
+_BLOCK_BYTES: Final = 1024 * 1024
+# What is taken beyond them at most.
+_STEP_RECORDS: Final = 20
+_MOST_COLUMNS: Final = 1_000_000
+_LINE_ENDS: Final = re.compile(r"\r\n|\r|\n")
 _SAMPLE_BYTES: Final = 64 * 1024
 _SAMPLE_ROWS: Final = 100
 # In order of preference where a sample does not decide.
 _DELIMITERS: Final = (",", ";", "\t", "|")
-
-Cell = Callable[[str], Any]
 
 
 def blocks(source: Source, options: Options) -> Iterator[Block]:
@@ -62,7 +68,10 @@ def _note(options: Options, text: Utf8, delimiter: str | None) -> None:
 
 
 class _Rows:
-    """Rows with the lines where they start."""
+    """Rows with the lines where they start, many at a time. `line` is where the next one starts.
+
+    `broken`: why nothing follows what was taken last.
+    """
 
     def __init__(self, text: Utf8, delimiter: str) -> None:
         self.delimiter = delimiter
@@ -71,24 +80,47 @@ class _Rows:
         self._reader = csv.reader(
             iter(partial(lines.readline, LARGEST_RECORD_BYTES + 1), ""), delimiter=delimiter, strict=True
         )
+        self._text = text
         self.line = 1
+        self.over = False
+        self.broken: Unreadable | None = None
 
-    def __iter__(self) -> Iterator[tuple[int, list[str] | Refusal]]:
-        while True:
-            try:
-                for row in self._reader:
-                    line, self.line = self.line, self._reader.line_num + 1
-                    if row:
-                        yield line, row
-                return
-            except csv.Error as error:
-                line, self.line = self.line, self._reader.line_num + 1
-                yield line, self._refusal(line, str(error))
+    def take(self) -> tuple[list[list[str]], list[int], Refusal | None]:
+        """The next rows, their lines, and what stands in the place of the row behind them, if that is none."""
+        rows: list[list[str]] = []
+        refusal, reason, begin = None, None, self._text.given
+        try:
+            while len(rows) < _BLOCK_RECORDS and self._text.given - begin < _BLOCK_BYTES and not self.over:
+                before = len(rows)
+                # A list keeps what it was extended by before an error.
+                rows.extend(itertools.islice(self._reader, _STEP_RECORDS))
+                self.over = len(rows) - before < _STEP_RECORDS
+        except csv.Error as error:
+            reason = str(error)
+        except Unreadable as error:
+            self.broken = error
+        lines = self._lines(rows, whole=reason is None and self.broken is None)
+        if reason is not None:
+            refusal = self._refusal(self.line, reason)
+            self.line = self._reader.line_num + 1
+        return rows, lines, refusal
 
-    def _refusal(self, line: int, reason: str) -> Refusal:
+    def _lines(self, rows: list[list[str]], *, whole: bool) -> list[int]:
+        begin, end = self.line, self._reader.line_num + 1
+        if whole and end - begin == len(rows):
+            self.line = end
+            return list(range(begin, end))
+        lines = []
+        for row in rows:
+            lines.append(self.line)
+            self.line += 1 + sum(len(_LINE_ENDS.findall(cell)) for cell in row)
+        return lines
+
+    def _refusal(self, line: int, reason: str) -> Refusal | None:
         # The module has one error for everything; the texts are its own.
         if "field larger" in reason:
-            raise Unreadable("A cell is larger than 16 MiB; a quote may be missing.", code=CODE, line=line)
+            self.broken = Unreadable("A cell is larger than 16 MiB; a quote may be missing.", code=CODE, line=line)
+            return None
         if "unexpected end" in reason:
             message = "A quote that opens in this record is never closed; nothing behind it can be read."
         else:
@@ -97,49 +129,58 @@ class _Rows:
 
 
 def _records(rows: _Rows, options: Options) -> Iterator[Block]:
-    gathered = _Gathered(rows.delimiter, options)
-    try:
-        for line, row in rows:
-            gathered.add(line, row)
-            if len(gathered.entries) >= _BLOCK_RECORDS:
-                yield gathered.block()
-    except Unreadable:
-        yield gathered.block()
-        raise
-    yield gathered.block()
+    table = _Table(rows.delimiter, options)
+    while not rows.over and rows.broken is None:
+        found, lines, refusal = rows.take()
+        entries = table.entries(found, lines)
+        if refusal is not None:
+            entries.append(refusal)
+        yield Block(entries, any(type(entry) is tuple and b"\\u0000" in entry[1] for entry in entries))
+    if rows.broken is not None:
+        raise rows.broken
 
 
-class _Gathered:
-    """Rows on their way into a block; the first one names the columns."""
+class _Table:
+    """Makes rows into records; the first one names the columns."""
 
     def __init__(self, delimiter: str, options: Options) -> None:
-        self.entries: list[Record | Refusal] = []
-        self._suspect = False
         self._delimiter = delimiter
         self._options = options
-        self._names: list[str] | None = None
+        self._names: list[str] = []
         self._cells: Mapping[str, Cell] = {}
 
-    def add(self, line: int, row: list[str] | Refusal) -> None:
-        """One more row."""
-        if isinstance(row, Refusal):
-            self.entries.append(row)
-            return
-        if self._names is None:
+    def entries(self, rows: list[list[str]], lines: list[int]) -> list[Record | Refusal]:
+        """A record or a refusal for each row that is not blank."""
+        if not all(rows):
+            lines = [line for line, row in zip(lines, rows, strict=True) if row]
+            rows = [row for row in rows if row]
+        if rows and not self._names:
             header = self._options.csv.header
-            self._names = _names(row if header else [""] * len(row), line)
-            self._cells = _conversions(self._names, self._options.schema)
+            self._names = _names(rows[0] if header else [""] * len(rows[0]), lines[0])
+            self._cells = csv_cells.conversions(self._names, self._options.schema)
             if header:
-                return
-        entry = _record(line, row, self._names, self._cells, self._delimiter)
-        self.entries.append(entry)
-        self._suspect = self._suspect or (type(entry) is tuple and b"\\u0000" in entry[1])
+                rows, lines = rows[1:], lines[1:]
+        if {*map(len, rows)} == {len(self._names)}:
+            try:
+                return self._by_columns(rows, lines)
+            except (TypeError, ValueError):
+                pass  # something about them is odd: each for itself
+        return [
+            _record(line, row, self._names, self._cells, self._delimiter) for line, row in zip(lines, rows, strict=True)
+        ]
 
-    def block(self) -> Block:
-        """What was gathered since the last block."""
-        block = Block(self.entries, self._suspect)
-        self.entries, self._suspect = [], False
-        return block
+    def _by_columns(self, rows: list[list[str]], lines: list[int]) -> list[Record | Refusal]:
+        """All of them at once: a conversion that is looked up for each column costs each cell little."""
+        names, cells, dumps = self._names, self._cells, orjson.dumps
+        if cells:
+            columns: list[Sequence[Any]] = [*zip(*rows, strict=True)]
+            for number, name in enumerate(names):
+                if name in cells:
+                    columns[number] = cells[name].each(columns[number])
+            values = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+        else:
+            values = [dict(zip(names, row, strict=True)) for row in rows]
+        return [(line, dumps(value), value) for line, value in zip(lines, values, strict=True)]
 
 
 def _record(
@@ -149,8 +190,8 @@ def _record(
         message = f"The record has {len(row)} cells; the header names {len(names)} columns."
         return Refusal(line, CODE, message, excerpt(delimiter.join(row)))
     value: dict[str, Any] = dict(zip(names, row, strict=True))
-    for name, convert in cells.items():
-        value[name] = convert(value[name])
+    for name, cell in cells.items():
+        value[name] = cell.one(value[name])
     try:
         return line, orjson.dumps(value), value
     except TypeError:
@@ -170,6 +211,10 @@ def _second_try(line: int, row: list[str], value: Mapping[str, Any], delimiter: 
 
 def _names(row: list[str], line: int) -> list[str]:
     """Column names from a header: trimmed, unique, none empty."""
+    if len(row) > _MOST_COLUMNS:
+        raise Unreadable(
+            "The first row has more than 1,000,000 cells; an end of line may be missing.", code=CODE, line=line
+        )
     names: list[str] = []
     taken: set[str] = set()
     for number, cell in enumerate(row, start=1):
@@ -219,56 +264,3 @@ def _evenness(text: str, delimiter: str) -> tuple[float, int]:
         return 0.0, 0
     width, count = max(widths.items(), key=lambda item: (item[1], item[0]))
     return (count / widths.total(), width) if width > 1 else (0.0, 0)
-
-
-def _conversions(names: Sequence[str], schema: Mapping[str, Any] | None) -> dict[str, Cell]:
-    """For each column that the schema gives a type beside string: how its cells are converted."""
-    properties = (schema or {}).get("properties")
-    if not isinstance(properties, Mapping):
-        return {}
-    found = ((name, _conversion(_types(properties.get(name), schema or {}))) for name in names)
-    return {name: convert for name, convert in found if convert is not None}
-
-
-def _types(part: Any, schema: Mapping[str, Any], depth: int = 0) -> frozenset[str]:
-    """The types that a subschema allows, as far as it says so plainly."""
-    if not isinstance(part, Mapping) or depth > 8:
-        return frozenset()
-    named = part.get("type")
-    if named is not None:
-        return frozenset([named] if isinstance(named, str) else named)
-    reference = part.get("$ref")
-    if isinstance(reference, str) and reference.startswith("#/"):
-        target: Any = schema
-        for step in reference[2:].split("/"):
-            target = target.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
-        return _types(target, schema, depth + 1)
-    choices = part.get("anyOf") or part.get("oneOf") or []
-    return frozenset().union(*(_types(choice, schema, depth + 1) for choice in choices))
-
-
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,4000}")
-_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
-_BOOLEANS: Final = {"true": True, "false": False, "1": True, "0": False}
-
-
-def _conversion(types: frozenset[str]) -> Cell | None:
-    if not types or types == {"string"}:
-        return None
-    nullable, textual = "null" in types, "string" in types
-    whole, fractional, logical = "integer" in types or "number" in types, "number" in types, "boolean" in types
-
-    def convert(cell: str) -> Any:
-        if not cell and nullable:
-            return None
-        if textual:
-            return cell
-        text = cell.strip()
-        if whole and _INTEGER.fullmatch(text):
-            return int(text)
-        if fractional and _NUMBER.fullmatch(text):
-            number = float(text)
-            return number if abs(number) != float("inf") else cell
-        return _BOOLEANS.get(text.lower(), cell) if logical else cell
-
-    return convert

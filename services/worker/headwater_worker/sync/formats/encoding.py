@@ -49,7 +49,7 @@ class Utf8(Source):
     Windows-1252, provided that `fallback` allows it. `kept` is `known_encoding` of the reading before: what was UTF-8
     stays UTF-8, and what was UTF-16 or UTF-32 may be so without a mark. Where the bytes are not of the encoding the
     output is not valid UTF-8 either, so that a reader with `errors="surrogateescape"` finds them and can refuse their
-    record alone.
+    record alone. `given`: bytes so far.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Utf8(Source):
         self._source = source
         self._buffer = b""
         self._broken: Unreadable | None = None
+        self.given = 0
         self._fill(4)
         self.encoding, self._certain = self._begin(encoding, kept, fallback=fallback)
         self._decoder = self._make_decoder()
@@ -117,6 +118,7 @@ class Utf8(Source):
                 break
         if not text and self._broken is not None:
             raise self._broken
+        self.given += len(text)
         return text
 
     # What `io.TextIOWrapper` calls; it takes pieces of any length.

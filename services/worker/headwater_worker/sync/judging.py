@@ -1,0 +1,110 @@
+"""Records into ready rows of a COPY, or refusals: the one loop that runs once per record."""
+
+import itertools
+import struct
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from headwater_worker.sync import storable, validation
+from headwater_worker.sync.formats.base import Block, Refusal, excerpt
+
+HEAD: Final = struct.Struct(">hiqiqib")
+"""One row of a binary COPY into `item`, up to the JSON text: three fields, each with its length; 1 is jsonb's version.
+
+Fields: 3, 8, the load's id, 8, the record's number, the length of the text and its version, 1.
+"""
+# Nothing is odd about shorter records; it saves a call for each.
+_SHALLOW_BYTES: Final = storable.SHALLOW_BYTES
+_NO_LINE: Final = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What became of `parsed` records that follow one another.
+
+    `rows`: the `good` ones, ready for COPY; `lines`: where each of them starts, eight bytes each, 0 for nowhere.
+    `refusals`: the others, with their record numbers. `member` and `faults` as in `Block`.
+    """
+
+    parsed: int
+    good: int
+    rows: bytes
+    lines: bytes
+    refusals: Sequence[tuple[int, Refusal]] = ()
+    member: str | None = None
+    faults: Sequence[Refusal] = ()
+
+    def each(self) -> Iterator[tuple[bytes, int | None]]:
+        """The rows one by one, with their lines."""
+        at = 0
+        for line in array("q", self.lines):
+            end = at + HEAD.size - 1 + HEAD.unpack_from(self.rows, at)[5]
+            yield self.rows[at:end], line or None
+            at = end
+
+    def is_of(self, load_id: int, after: int) -> bool:
+        """Whether all rows and refusals are of that load, in order, and numbered from behind `after`."""
+        at, last, count, rows, unpack = 0, after, 0, self.rows, HEAD.unpack_from
+        through, size, overhead = after + self.parsed, len(self.rows), HEAD.size - 1
+        # The other fields are constants, and Postgres says no to what is none.
+        while at + overhead < size:
+            _, _, load, _, number, length, _ = unpack(rows, at)
+            if load != load_id or number <= last or length < 1:
+                return False
+            last = number
+            at += overhead + length
+            count += 1
+        numbers = [after, *(number for number, _ in self.refusals), through + 1]
+        return (
+            at == size
+            and last <= through
+            and count == self.good == len(self.lines) // 8 == self.parsed - len(self.refusals)
+            and all(one < next_ for one, next_ in itertools.pairwise(numbers))
+        )
+
+
+class Judge:
+    """Judges the records of one load, in their order; `first` is the number behind which they are counted."""
+
+    def __init__(self, schema: validation.Schema | None, *, load_id: int, first: int = 0) -> None:
+        self._schema = schema
+        self._load_id = load_id
+        self._number = first
+
+    def judge(self, block: Block) -> Judged:
+        """What is stored of the block, and what is refused."""
+        schema, load_id, begin, number = self._schema, self._load_id, self._number, self._number
+        rows: list[bytes] = []
+        lines: array[int] = array("q")
+        refusals: list[tuple[int, Refusal]] = []
+        add_row, add_line, pack = rows.append, lines.append, HEAD.pack
+        is_valid = None if schema is None else schema.is_valid
+        suspect = block.suspect
+        for entry in block.entries:
+            number += 1
+            if type(entry) is not tuple:
+                refusals.append((number, entry))  # type: ignore[arg-type]
+                continue
+            line, raw, value = entry
+            length = len(raw)
+            if suspect or (length > _SHALLOW_BYTES and storable.is_odd(raw)):
+                problem = storable.problem(raw, value)
+                if problem is not None:
+                    refusals.append((number, Refusal(line, storable.CODE, problem, excerpt(raw))))
+                    continue
+            if is_valid is not None and not is_valid(value):
+                refusals.append((number, _mismatch(schema, entry)))
+                continue
+            add_row(pack(3, 8, load_id, 8, number, length + 1, 1))
+            add_row(raw)
+            add_line(line or _NO_LINE)
+        self._number = number
+        return Judged(number - begin, len(lines), b"".join(rows), lines.tobytes(), refusals, block.member, block.faults)
+
+
+def _mismatch(schema: validation.Schema | None, entry: tuple[int | None, bytes, Any]) -> Refusal:
+    assert schema is not None
+    pointer, message = schema.explain(entry[2])
+    return Refusal(entry[0], validation.CODE, message, excerpt(entry[1]), pointer)
