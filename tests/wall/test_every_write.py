@@ -82,6 +82,7 @@ def test_every_writing_operation_has_its_acts() -> None:
     elsewhere = {
         Act.ORGANIZATION_CREATE, Act.ORGANIZATION_SUSPEND, Act.ORGANIZATION_RESUME, Act.ORGANIZATION_DELETE,
         Act.CREDENTIALS_UNSEAL, Act.ACCESS_DENY, Act.WEBHOOK_UNSEAL, Act.WEBHOOK_DISABLE,
+        Act.KEY_CREATE, Act.KEY_RESEAL, Act.KEY_REWRAP, Act.KEY_VERIFY, Act.KEY_DELETE,
     }  # fmt: skip
     assert set(WRITES) == ACTS.keys()
     assert {act for acts in ACTS.values() for act in acts} == set(Act) - elsewhere

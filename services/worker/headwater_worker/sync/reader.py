@@ -29,6 +29,7 @@ from typing import Final, NoReturn
 import orjson
 import pyarrow as pa
 
+from headwater import hardening
 from headwater.errors import HeadwaterError
 from headwater_worker import environment
 from headwater_worker.sync import messages
@@ -171,7 +172,7 @@ def _zone(name: str) -> Iterator[object]:
 
 def lock_in() -> None:
     """From here on: bounded memory, no new descriptor, no core. What was begun before goes on."""
-    environment.harden()
+    hardening.seal()
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + MEMORY_BYTES
@@ -222,7 +223,7 @@ def _ended(pid: int) -> int:
 def main() -> None:
     """The nursery: until its worker has gone."""
     environment.end_with(int(sys.argv[1]))
-    environment.harden()
+    hardening.seal()
     sys.excepthook = _tell
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
