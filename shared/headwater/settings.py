@@ -1,7 +1,7 @@
 """Settings from the environment, one group per concern. Each process builds only the groups that it needs.
 
 Every variable starts with `HEADWATER_`; `docs/settings.md` lists them all. Generic variables (`DATABASE_URL`,
-`PG*`, `CELERY_*`, `AWS_*`) are never read.
+`PG*`, `CELERY_*`, `AWS_*`) are not read here.
 """
 
 import ipaddress

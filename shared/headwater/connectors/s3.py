@@ -43,6 +43,11 @@ class S3Config(ConnectorConfig):
         default=None, min_length=2, max_length=1224, pattern=r"^[A-Za-z0-9_+=,.@:/-]+$", description="For `role_arn`."
     )
 
+    @property
+    def is_amazons(self) -> bool:
+        """Whether the bucket is asked for at Amazon's own endpoints."""
+        return self.endpoint_url is None or _AMAZONS_ORIGIN.fullmatch(self.endpoint_url) is not None
+
     @field_validator("endpoint_url")
     @classmethod
     def _is_an_origin(cls, value: str | None) -> str | None:
@@ -54,7 +59,7 @@ class S3Config(ConnectorConfig):
             raise ValueError("`region` must be one of Amazon's, such as eu-central-1, unless `endpoint_url` is set")
         if self.endpoint_url is None and not _AWS_BUCKET.fullmatch(self.bucket):
             raise ValueError("`bucket` must be 3 to 63 lower-case letters, digits, dots or hyphens")
-        if self.use_iam_role and self.endpoint_url and not _AMAZONS_ORIGIN.fullmatch(self.endpoint_url):
+        if self.use_iam_role and not self.is_amazons:
             raise ValueError("`use_iam_role` goes with Amazon's own endpoints: give keys, or leave `endpoint_url` out")
         if self.external_id is not None and self.role_arn is None:
             raise ValueError("`external_id` goes with `role_arn`")

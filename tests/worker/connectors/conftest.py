@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from headwater_cli import faults, home
+from headwater_worker import environment
 from headwater_worker.connectors.conformance import FileSourceConformance
 
 _REPORT = "HEADWATER_CONFORMANCE_REPORT"
@@ -82,7 +83,7 @@ def _start(stack: ExitStack, answer: Answering, context: ssl.SSLContext | None) 
             self.wfile.write(said.body)
             self.close_connection = said.length is not None
 
-        do_GET = do_POST = do_HEAD = _serve  # noqa: N815 - http.server's names
+        do_GET = do_POST = do_PUT = do_HEAD = _serve  # noqa: N815 - http.server's names
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
@@ -153,6 +154,14 @@ def canary(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield origin
         with pytest.raises(BlockingIOError):
             listener.accept()
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What the platform has told this process of its identity; to be filled."""
+    variables: dict[str, str] = {}
+    monkeypatch.setattr(environment, "_identity", variables)
+    return variables
 
 
 @pytest.fixture(autouse=True)

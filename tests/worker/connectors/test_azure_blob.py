@@ -430,12 +430,11 @@ def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("trusted")
 def test_the_workers_identity_is_that_of_app_service(
-    start_tls_stub: StartStub, start_stub: StartStub, monkeypatch: pytest.MonkeyPatch
+    start_tls_stub: StartStub, start_stub: StartStub, identity: dict[str, str]
 ) -> None:
     """Its endpoint is asked once, with its header, and the store with the token."""
     platform = start_stub(lambda _: Answer(200, b'{"access_token": "own-token", "expires_on": "4102444800"}'))
-    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{platform.url}/token")
-    monkeypatch.setenv("IDENTITY_HEADER", "the-header")
+    identity |= {"IDENTITY_ENDPOINT": f"{platform.url}/token", "IDENTITY_HEADER": "the-header"}
     store = start_tls_stub(_file_of)
     assert _failing(_of_identity(store)) is None
     assert [asked.headers["x-identity-header"] for asked in platform.asked] == ["the-header"]
@@ -444,18 +443,17 @@ def test_the_workers_identity_is_that_of_app_service(
 
 @pytest.mark.usefixtures("trusted")
 def test_the_workers_identity_is_that_of_kubernetes(
-    start_tls_stub: StartStub, start_stub: StartStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_tls_stub: StartStub, start_stub: StartStub, tmp_path: Path, identity: dict[str, str]
 ) -> None:
     """The cluster's token is exchanged for Azure's."""
     platform = start_stub(lambda _: Answer(200, b'{"access_token": "own-token", "expires_in": 3600}'))
     (tmp_path / "token").write_text("the-clusters-token")
-    for name, value in {
+    identity |= {
         "AZURE_AUTHORITY_HOST": platform.url,
         "AZURE_TENANT_ID": "tenant",
         "AZURE_CLIENT_ID": "client",
         "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token"),
-    }.items():
-        monkeypatch.setenv(name, value)
+    }
     store = start_tls_stub(_file_of)
     assert _failing(_of_identity(store)) is None
     assert [(asked.method, asked.path) for asked in platform.asked] == [("POST", "/tenant/oauth2/v2.0/token")]
@@ -465,15 +463,36 @@ def test_the_workers_identity_is_that_of_kubernetes(
 
 @pytest.mark.usefixtures("trusted")
 def test_a_worker_without_an_identity_fails_at_authenticate(
-    start_tls_stub: StartStub, start_stub: StartStub, monkeypatch: pytest.MonkeyPatch
+    start_tls_stub: StartStub, start_stub: StartStub, identity: dict[str, str]
 ) -> None:
     """Allowed, and there is none."""
     platform = start_stub(lambda _: Answer(400, b'{"error": "invalid_request"}'))
-    monkeypatch.setenv("IDENTITY_ENDPOINT", f"{platform.url}/token")
-    monkeypatch.setenv("IDENTITY_HEADER", "the-header")
+    identity |= {"IDENTITY_ENDPOINT": f"{platform.url}/token", "IDENTITY_HEADER": "the-header"}
     store = start_tls_stub(_file_of)
     assert _failing(_of_identity(store)) == ("authenticate", "missing_credentials")
     assert store.asked == []
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_platform_that_is_busy_is_no_lack_of_an_identity(
+    start_tls_stub: StartStub, start_stub: StartStub, identity: dict[str, str]
+) -> None:
+    """The job comes back."""
+    platform = start_stub(lambda _: Answer(429, b"", {"Retry-After": "7"}))
+    identity |= {"IDENTITY_ENDPOINT": f"{platform.url}/token", "IDENTITY_HEADER": "the-header"}
+    with pytest.raises(Transient) as caught:
+        _list(start_tls_stub(_file_of), credentials={}, config={"use_managed_identity": True}, ambient_allowed=True)
+    assert (caught.value.code, caught.value.retry_after_seconds) == ("throttled", 7)
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_clusters_token_that_is_not_there_is_no_identity(
+    start_tls_stub: StartStub, tmp_path: Path, identity: dict[str, str]
+) -> None:
+    """The file that the platform names cannot be read."""
+    missing = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token")}
+    identity |= missing
+    assert _failing(_of_identity(start_tls_stub(_file_of))) == ("authenticate", "missing_credentials")
 
 
 def test_an_identity_never_goes_over_plain_http(start_stub: StartStub) -> None:

@@ -12,7 +12,7 @@ import pytest
 from headwater.connectors.gcs import GOOGLE_TOKEN_URL, SPEC, GcsConfig
 from headwater.connectors.spec import ConnectorConfig
 from headwater.errors import ConnectorError, Permanent, Transient
-from headwater_worker.connectors import gcs_errors, ladder
+from headwater_worker.connectors import gcs_errors, gcs_identity, ladder
 from headwater_worker.connectors.base import FileEntry, Opening
 from headwater_worker.connectors.conformance import LOOPBACK, Access, FileConnectorConformance, Store
 from headwater_worker.connectors.gcs import GcsConnector
@@ -420,18 +420,29 @@ def test_the_workers_identity_needs_the_operators_leave(start_stub: StartStub) -
     assert stub.asked == []
 
 
+@pytest.mark.usefixtures("ambient")
 def test_the_workers_identity_is_used_where_it_is_allowed(
-    start_stub: StartStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_stub: StartStub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The worker's own key file gets the token, from where that file says, and nothing else is asked."""
-    stub = start_stub(_behind_tokens(_listing()))
-    key_file = json.loads(gcs_emulator.key_file(STRANGER)) | {"token_uri": f"{stub.url}/own-token"}
-    path = tmp_path / "own.json"
-    path.write_text(json.dumps(key_file))
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    """The metadata server gives the token, and nobody else is asked, whatever key files the machine has."""
+    platform = start_stub(lambda _: Answer(200, b'{"access_token": "own-token", "expires_in": 3599}'))
+    monkeypatch.setattr(gcs_identity, "_URL", f"{platform.url}/token")
+    stub = start_stub(lambda _: _listing())
     result = _test(stub, credentials={}, config={"use_workload_identity": True}, ambient_allowed=True)
     assert _failing(result) is None
-    assert [asked.path.split("?")[0] for asked in stub.asked] == ["/own-token", "/storage/v1/b/the-bucket/o"]
+    assert [asked.headers["metadata-flavor"] for asked in platform.asked] == ["Google"]
+    assert [asked.headers["authorization"] for asked in stub.asked] == ["Bearer own-token"]
+
+
+def test_a_worker_without_an_identity_fails_at_authenticate(
+    start_stub: StartStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Allowed, and the machine has no service account."""
+    platform, stub = start_stub(lambda _: Answer(404)), start_stub(lambda _: _listing())
+    monkeypatch.setattr(gcs_identity, "_URL", f"{platform.url}/token")
+    result = _test(stub, credentials={}, config={"use_workload_identity": True}, ambient_allowed=True)
+    assert _failing(result) == ("authenticate", "missing_credentials")
+    assert stub.asked == []
 
 
 def test_the_token_request_leaves_by_the_proxy(start_stub: StartStub) -> None:

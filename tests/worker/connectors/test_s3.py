@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.utils import ContainerMetadataFetcher
 
 from headwater.connectors.s3 import SPEC, S3Config
 from headwater.errors import ConnectorError, Permanent, Transient
 from headwater_cli.demo import bucket
-from headwater_worker.connectors import ladder, s3_session
+from headwater_worker.connectors import ladder, s3_identity, s3_session
 from headwater_worker.connectors.base import FileEntry, Opening
 from headwater_worker.connectors.conformance import (
     LOOPBACK,
@@ -486,17 +487,69 @@ def test_the_workers_role_needs_the_operators_leave(start_stub: StartStub) -> No
     assert stub.asked == []
 
 
+ROLE = "arn:aws:iam::123456789012:role/reader"
+OWN = b'{"AccessKeyId": "ASIAOWN", "SecretAccessKey": "s", "Token": "t", "Expiration": "2099-01-01T00:00:00Z"}'
+
+
 @pytest.mark.usefixtures("ambient")
-def test_the_workers_role_signs_where_it_is_allowed(start_stub: StartStub) -> None:
-    """With the operator's leave the worker's own credentials sign, and its other settings still count for nothing."""
-    stub = start_stub(lambda _: _listing())
+def test_the_workers_role_signs_where_it_is_allowed(start_stub: StartStub, identity: dict[str, str]) -> None:
+    """With the operator's leave the container's role signs; other keys of the machine still count for nothing."""
+    platform, stub = start_stub(lambda _: Answer(200, OWN)), start_stub(lambda _: _listing())
+    identity["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = platform.url
     assert _failing(_test(stub.url, credentials={}, use_iam_role=True, ambient_allowed=True)) is None
-    assert "Credential=AKIAAMBIENTENV000000/" in stub.asked[0].headers["authorization"]
+    assert "Credential=ASIAOWN/" in stub.asked[0].headers["authorization"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(200, b"[]"), Answer(200, b"{}"), Answer(200, b"no JSON")],
+    ids=["list", "empty", "text"],
+)
+def test_a_platform_that_gives_no_role_fails_at_authenticate(
+    start_stub: StartStub, identity: dict[str, str], answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Allowed, and what is told of a role leads to none."""
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+    platform, stub = start_stub(lambda _: answer), start_stub(lambda _: _listing())
+    identity["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = platform.url
+    result = _test(stub.url, credentials={}, use_iam_role=True, ambient_allowed=True)
+    assert _failing(result) == ("authenticate", "missing_credentials")
+    assert stub.asked == []
+
+
+def test_a_cluster_that_the_role_does_not_trust_is_said_so(
+    start_stub: StartStub, identity: dict[str, str], tmp_path: Path
+) -> None:
+    """STS refuses the token of the service account; a token that cannot be read is no identity."""
+    body = b"<ErrorResponse><Error><Type>Sender</Type><Code>InvalidIdentityToken</Code></Error></ErrorResponse>"
+    stub = _role_stub(start_stub, Answer(400, body, {"Content-Type": "text/xml"}))
+    identity |= {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / "token")}
+    unread = _test(stub.url, credentials={}, use_iam_role=True, ambient_allowed=True)
+    assert _failing(unread) == ("authenticate", "missing_credentials")
+    assert stub.asked == []
+    (tmp_path / "token").write_text("the-clusters-token")
+    result = _test(stub.url, credentials={}, use_iam_role=True, ambient_allowed=True)
+    assert _failing(result) == ("authenticate", "invalid_credentials")
+    assert "trust" in _hint(result)
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked"),
+    [
+        ({}, ("169.254.169.254", 80)),
+        ({"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/credentials/1"}, ("169.254.170.2", 80)),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://[fd00:ec2::23]/v1/credentials"}, ("fd00:ec2::23", 80)),
+        ({"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"}, None),
+    ],
+    ids=["instance", "task", "pod", "service account"],
+)
+def test_where_the_role_is_asked_for(variables: dict[str, str], asked: tuple[str, int] | None) -> None:
+    """Nothing is sent, only where to is looked at."""
+    assert s3_identity.endpoint(variables) == asked
 
 
 # Roles.
 
-ROLE = "arn:aws:iam::123456789012:role/reader"
 ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
 <AccessKeyId>ASIAASSUMED000000000</AccessKeyId><SecretAccessKey>assumed-secret</SecretAccessKey>
 <SessionToken>assumed-token</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration></Credentials>
@@ -538,6 +591,21 @@ def test_a_listing_with_a_role_that_fails_is_an_error_of_ours(start_stub: StartS
 
 
 # Amazon itself: nothing is sent, only where to is looked at.
+
+
+@pytest.mark.parametrize(
+    ("endpoint_url", "asked"),
+    [
+        (None, None),
+        ("https://s3.eu-central-1.amazonaws.com", None),
+        ("https://bucket.vpce-1a-2b.s3.eu-central-1.vpce.amazonaws.com", None),
+        ("https://minio.example.com", "https://minio.example.com"),
+    ],
+)
+def test_roles_are_asked_for_where_the_store_has_them(endpoint_url: str | None, asked: str | None) -> None:
+    """Another store's are at its own origin, Amazon's at none that a source names."""
+    with Proxy(Policy()) as proxy, S3Connector(_opening(endpoint_url, proxy)) as connector:
+        assert connector._sts_settings().endpoint_url == asked
 
 
 @pytest.mark.usefixtures("ambient")

@@ -74,10 +74,9 @@ class AzureBlobConnector(ObjectStoreConnector):
         )
 
     def _own_identity(self) -> Any:
-        if not self.opening.ambient_allowed:
-            raise object_store.ambient_refused("an account key or a shared access signature")
-        self._closing.enter_context(second_line.own_endpoint(*azure_identity.endpoint()))
-        return ManagedIdentity()
+        variables = self._identity_variables("an account key or a shared access signature")
+        self._closing.enter_context(second_line.own_endpoint(*azure_identity.endpoint(variables)))
+        return ManagedIdentity(variables)
 
     @functools.cached_property
     def _validity(self) -> Validity | None:

@@ -14,8 +14,9 @@ import requests
 from headwater import masking
 from headwater.connectors.gcs import GOOGLE_TOKEN_URL, GcsConfig, service_account
 from headwater.errors import ConnectorError, Permanent
-from headwater_worker.connectors import gcs_errors, gcs_session, object_store
+from headwater_worker.connectors import gcs_errors, gcs_identity, gcs_session, object_store
 from headwater_worker.connectors.base import FileEntry, OpenFile, Opening
+from headwater_worker.connectors.gcs_identity import OwnIdentity
 from headwater_worker.connectors.gcs_session import Client, Settings
 from headwater_worker.connectors.ladder import Origin
 from headwater_worker.connectors.object_store import ObjectStoreConnector
@@ -27,8 +28,6 @@ _DATA_READ_SECONDS: Final = 60.0
 _DATA_ATTEMPTS: Final = 4
 _PROBE_READ_SECONDS: Final = 6.0
 _PROBE_ATTEMPTS: Final = 1
-# Where a machine's own identity comes from. For customers' hosts it is closed, whatever is allowed.
-_METADATA_SERVICE: Final = ("169.254.169.254", 80)
 _MD5: Final = re.compile(r"(?:^|[,\s])md5=([A-Za-z0-9+/]+=*)")
 
 
@@ -79,10 +78,9 @@ class GcsConnector(ObjectStoreConnector):
         return gcs_session.given(account, own or GOOGLE_TOKEN_URL, self.opening.proxy)
 
     def _own_identity(self) -> Any:
-        if not self.opening.ambient_allowed:
-            raise object_store.ambient_refused("a service account's key")
-        self._closing.enter_context(second_line.own_endpoint(*_METADATA_SERVICE))
-        return self._ask(gcs_session.ambient)
+        self._identity_variables("a service account's key")
+        self._closing.enter_context(second_line.own_endpoint(*gcs_identity.endpoint()))
+        return OwnIdentity()
 
     @functools.cached_property
     def _data_client(self) -> Client:

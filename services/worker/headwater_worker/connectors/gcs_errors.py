@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 import requests
 from google.api_core.exceptions import GoogleAPICallError, from_http_response
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.auth.exceptions import GoogleAuthError, TransportError
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import HTTPError
 
@@ -134,6 +134,11 @@ def unusable_key() -> ConnectorError:
     return _UNUSABLE.error()
 
 
+def no_identity() -> ConnectorError:
+    """The worker's own identity is not there."""
+    return _MISSING.error()
+
+
 def missing_file(error: ConnectorError) -> ConnectorError:
     """`error` of a request for a file: what is not found there is the file."""
     return meaning.NO_FILE.error() if error.code == _NO_BUCKET.code else error
@@ -194,15 +199,10 @@ def _is_skewed(headers: Mapping[str, str], description: str) -> bool:
 def _meant(error: BaseException, proxy: Proxy) -> ConnectorError:
     if isinstance(error, GoogleAPICallError):
         return _of_answer(error, proxy)
-    if isinstance(error, DefaultCredentialsError):
-        return _MISSING.error()
     if isinstance(error, requests.exceptions.JSONDecodeError):
         return _NOT_GCS.error()
     if isinstance(error, TransportError | requests.RequestException | HTTPError):
         return web.translated(error, proxy)
-    if isinstance(error, GoogleAuthError):
-        # Of the worker's own identity: those of keys are told apart where they are asked for.
-        return _MISSING.error()
     return _NOT_GCS.error()
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-import google.auth
+import google.auth.exceptions
 import requests
 from google.auth import credentials as google_credentials
 from google.auth import crypt, jwt
@@ -29,7 +29,7 @@ from headwater_worker.egress import Proxy
 GOOGLE_URL: Final = "https://storage.googleapis.com"
 PAGE_KEYS: Final = 1000
 
-_SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_only"
+SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_only"
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _TOKEN_SECONDS: Final = 3600
 _FIELDS: Final = "items(name,size,md5Hash,generation,updated),nextPageToken"
@@ -79,7 +79,7 @@ class ServiceAccountToken(google_credentials.Credentials):
         now = int(time.time())
         claims = {
             "iss": self._email,
-            "scope": _SCOPE,
+            "scope": SCOPE,
             "aud": self._token_url,
             "iat": now,
             "exp": now + _TOKEN_SECONDS,
@@ -100,39 +100,12 @@ def given(account: ServiceAccount, token_url: str, proxy: Proxy) -> Any:
     return ServiceAccountToken(account, token_url, proxy)
 
 
-class OwnIdentity(google_credentials.Credentials):
-    """Tokens of the worker's own credentials, and nothing else that those would ask for."""
-
-    def __init__(self, source: Any) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._source = source
-
-    def refresh(self, request: Any) -> None:
-        """Get a token. Raises what google-auth raises."""
-        self._source.refresh(request)
-        self.token, self.expiry = self._source.token, self._source.expiry
-
-
-def ambient() -> Any:
-    """The worker's own credentials, by google-auth's usual chain. Only where the operator allows it."""
-    source, _ = google.auth.default(scopes=[_SCOPE])
-    return OwnIdentity(source)
-
-
-def way_to_tokens(credentials: Any, proxy: Proxy) -> Request:
-    """What `credentials` are refreshed with: through the proxy, unless they are the worker's own."""
-    session = requests.Session()
-    if isinstance(credentials, ServiceAccountToken):
-        web.closed_off(session, proxy)
-    return Request(session)
-
-
 class Client:
     """The store's client and the session beneath it. Thread-safe once made."""
 
     def __init__(self, credentials: Any, settings: Settings) -> None:
         self._settings = settings
-        self._tokens = way_to_tokens(credentials, settings.proxy)
+        self._tokens = Request(web.closed_off(requests.Session(), settings.proxy))
         self._credentials = credentials
         self._session = web.closed_off(
             AuthorizedSession(credentials, refresh_timeout=settings.read_seconds, auth_request=self._tokens),

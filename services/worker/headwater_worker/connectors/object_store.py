@@ -2,11 +2,13 @@
 
 import functools
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final
 
+from headwater import masking
 from headwater.errors import ConnectorError, Permanent
+from headwater_worker import environment
 from headwater_worker.connectors import meaning
 from headwater_worker.connectors.base import CheckWarning, FileConnector, FileEntry, Opening, Skipped, Step
 from headwater_worker.connectors.ladder import Origin, Way
@@ -14,6 +16,8 @@ from headwater_worker.connectors.ladder import Origin, Way
 PROBE_KEYS: Final = 10  # a folder's own marker may come first
 SAMPLE_BYTES: Final = 1024
 
+# Of the variables by which a platform tells who a process is.
+_SECRET: Final = frozenset({"AWS_CONTAINER_AUTHORIZATION_TOKEN", "IDENTITY_HEADER"})
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -42,6 +46,21 @@ class ObjectStoreConnector(FileConnector):
     def close(self) -> None:
         self._way.close()
         self._closing.close()
+
+    def _identity_variables(self, instead: str) -> Mapping[str, str]:
+        """What the platform told the worker of its own identity. `instead` is what the user can use without leave.
+
+        Raises `Permanent` (`ambient_credentials_not_allowed`).
+        """
+        if not self.opening.ambient_allowed:
+            raise Permanent(
+                "The operator does not let sources use the worker's own role.",
+                code="ambient_credentials_not_allowed",
+                hint=f"Use {instead}, or have the operator set HEADWATER_ALLOW_AMBIENT_CREDENTIALS.",
+            )
+        variables = environment.identity()
+        self._closing.enter_context(masking.mask_for(variables[name] for name in _SECRET & variables.keys()))
+        return variables
 
     @abstractmethod
     def _check_config(self) -> None:
@@ -123,12 +142,3 @@ def narrower(scope: str, prefix: str) -> str | None:
 def port_of(scheme: str, port: int | None) -> int:
     """`port`, or that of `scheme`."""
     return port or _PORTS[scheme]
-
-
-def ambient_refused(instead: str) -> Permanent:
-    """The operator does not let sources use the worker's own identity; `instead` is what the user can use."""
-    return Permanent(
-        "The operator does not let sources use the worker's own role.",
-        code="ambient_credentials_not_allowed",
-        hint=f"Use {instead}, or have the operator set HEADWATER_ALLOW_AMBIENT_CREDENTIALS.",
-    )

@@ -1,5 +1,6 @@
 """Amazon S3 and stores that speak its protocol, through botocore."""
 
+import dataclasses
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 from headwater.connectors.s3 import S3Config
 from headwater.errors import Permanent
-from headwater_worker.connectors import meaning, object_store, ranges, s3_errors, s3_session
+from headwater_worker.connectors import meaning, object_store, ranges, s3_errors, s3_identity, s3_session
 from headwater_worker.connectors.base import FileEntry, OpenFile, Opening
 from headwater_worker.connectors.ladder import Origin
 from headwater_worker.connectors.object_store import ObjectStoreConnector
@@ -25,8 +26,6 @@ _DATA_ATTEMPTS: Final = 4
 _PROBE_READ_SECONDS: Final = 6.0
 _PROBE_ATTEMPTS: Final = 1
 _DOT_SEGMENTS: Final = frozenset({".", ".."})
-# Where a machine's own role comes from. For customers' hosts these are closed, whatever is allowed.
-_METADATA_SERVICES: Final = (("169.254.169.254", 80), ("169.254.170.2", 80), ("169.254.170.23", 80))
 
 
 class S3Connector(ObjectStoreConnector):
@@ -98,13 +97,18 @@ class S3Connector(ObjectStoreConnector):
         config = self._config
         return Settings(config.region, config.endpoint_url, self.opening.proxy.url, read_seconds, attempts)
 
+    def _sts_settings(self) -> Settings:
+        settings = self._settings(_PROBE_READ_SECONDS, _PROBE_ATTEMPTS)
+        # Other stores have theirs at the same origin; Amazon's is the region's.
+        return dataclasses.replace(settings, endpoint_url=None) if self._config.is_amazons else settings
+
     @functools.cached_property
     def _credentials(self) -> Any:
         config = self._config
-        source = self._own_role() if config.use_iam_role else self._given()
+        settings = self._sts_settings()
+        source = self._own_role(settings) if config.use_iam_role else self._given()
         if config.role_arn is None:
             return source
-        settings = self._settings(_PROBE_READ_SECONDS, _PROBE_ATTEMPTS)
         return s3_session.assumed(source, config.role_arn, config.external_id, settings)
 
     def _given(self) -> Any:
@@ -119,12 +123,11 @@ class S3Connector(ObjectStoreConnector):
             )
         return s3_session.static(key, secret, given.get("session_token"))
 
-    def _own_role(self) -> Any:
-        if not self.opening.ambient_allowed:
-            raise object_store.ambient_refused("an access key")
-        for host, port in _METADATA_SERVICES:
-            self._closing.enter_context(second_line.own_endpoint(host, port))
-        found = self._ask(s3_session.ambient)
+    def _own_role(self, settings: Settings) -> Any:
+        variables = self._identity_variables("an access key")
+        if asked := s3_identity.endpoint(variables):
+            self._closing.enter_context(second_line.own_endpoint(*asked))
+        found = self._ask(lambda: s3_identity.ambient(variables, settings))
         if found is None:
             raise Permanent(
                 "The worker has no role of its own.",

@@ -42,6 +42,11 @@ _INVALID: Final = Meaning(
     "The store does not accept these credentials.",
     "Check access key and secret: the key must exist and be active, the secret must be the one that belongs to it.",
 )
+_UNTRUSTED: Final = Meaning(
+    "invalid_credentials",
+    "AWS does not accept the worker's own identity.",
+    "The role must trust the cluster's identity provider, and this service account of it.",
+)
 _EXPIRED: Final = Meaning(
     "expired_credentials", "The credentials have expired.", "Put fresh ones; temporary keys live for hours."
 )
@@ -77,6 +82,8 @@ _BY_CODE: Final[Mapping[str, Meaning]] = {
     "SignatureDoesNotMatch": _INVALID,
     "UnrecognizedClientException": _INVALID,
     "AuthorizationHeaderMalformed": _INVALID,  # with a region in it, it is `wrong_region`
+    "IDPRejectedClaim": _UNTRUSTED,
+    "InvalidIdentityToken": _UNTRUSTED,
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,

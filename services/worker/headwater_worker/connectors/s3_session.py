@@ -33,7 +33,7 @@ from headwater_worker.connectors.base import FileEntry
 
 CONNECT_SECONDS: Final = 10.0
 
-_ROLE_SESSION: Final = "headwater"
+ROLE_SESSION: Final = "headwater"
 _FILE_VARIABLES: Final = frozenset({"config_file", "credentials_file"})
 _LONGEST_SIZE: Final = 19  # digits; 10**18 bytes are an exabyte
 
@@ -52,11 +52,11 @@ class Settings:
 class _Given(CredentialProvider):
     METHOD = "given"
 
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials | None) -> None:
         super().__init__()
         self._credentials = credentials
 
-    def load(self) -> Credentials:
+    def load(self) -> Credentials | None:
         return self._credentials
 
 
@@ -66,7 +66,7 @@ def _loader() -> Loader:
     return Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
 
 
-def _closed_session(credentials: Credentials) -> Session:
+def _closed_session(credentials: Credentials | None) -> Session:
     variables = {
         name: (None, None, os.devnull if name in _FILE_VARIABLES else default, conversion)
         for name, (_, _, default, conversion) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()
@@ -78,8 +78,8 @@ def _closed_session(credentials: Credentials) -> Session:
     return session
 
 
-def client(service: str, credentials: Credentials, settings: Settings) -> Any:
-    """A client of `service` ("s3" or "sts") that signs with `credentials` and leaves by the proxy alone."""
+def client(service: str, credentials: Credentials | None, settings: Settings) -> Any:
+    """A client of `service` ("s3" or "sts") that signs with `credentials`, if any, and leaves by the proxy alone."""
     made = _closed_session(credentials).create_client(
         service,
         region_name=settings.region,
@@ -117,19 +117,13 @@ def static(access_key_id: str, secret_access_key: str, session_token: str | None
     return Credentials(access_key_id, secret_access_key, session_token)
 
 
-def ambient() -> Credentials | None:
-    """The worker's own credentials, by botocore's usual chain. Only where the operator allows it."""
-    found: Credentials | None = Session().get_credentials()
-    return found
-
-
 def assumed(source: Credentials, role_arn: str, external_id: str | None, settings: Settings) -> Credentials:
     """The credentials of a role, fetched with `source` on first use and again before they expire.
 
     The request goes to the region's STS, or to the store itself where `endpoint_url` is set: keys of another store
     are none of Amazon's business.
     """
-    extra = {"RoleSessionName": _ROLE_SESSION} | ({"ExternalId": external_id} if external_id else {})
+    extra = {"RoleSessionName": ROLE_SESSION} | ({"ExternalId": external_id} if external_id else {})
 
     def create(_service: str, **_keys: object) -> Any:
         # botocore hands over the source's keys; they are those of `source`.
