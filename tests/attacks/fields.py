@@ -11,10 +11,13 @@ import engines
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from headwater import ids
 from headwater.connectors import registry
 from headwater.connectors.gcs import ServiceAccount
 from headwater.connectors.spec import ConnectorSpec
 
+ORGANIZATION_ID: Final = ids.new()
+"""Whose fields are checked; it may use no references."""
 CANARY: Final = engines.CANARY
 CORE: Final = re.split(r"\W", CANARY)[0]
 """The part of the canary by which it is found. In base64 it is four blocks of its own: a key of an account."""

@@ -54,7 +54,10 @@ def with_secrets(type_: str, config: dict[str, Any], **changes: str) -> Journey:
 def is_accepted(spec: ConnectorSpec, part: Part, value: dict[str, Any]) -> bool:
     """Whether the API takes it."""
     try:
-        checking.config(spec, value) if part == "config" else checking.secrets(spec, value)
+        if part == "config":
+            checking.config(spec, value)
+        else:
+            checking.secrets(spec, value, organization_id=fields.ORGANIZATION_ID)
     except InvalidRequest:
         return False
     return True

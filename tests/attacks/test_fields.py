@@ -27,7 +27,7 @@ def validate(field: TextField, value: str) -> Any:
     holding = field.holding(value)
     if field.part == "config":
         return checking.config(field.spec, holding)
-    return checking.secrets(field.spec, holding)
+    return checking.secrets(field.spec, holding, organization_id=fields.ORGANIZATION_ID)
 
 
 def refusals(field: TextField, value: str) -> list[FieldError]:

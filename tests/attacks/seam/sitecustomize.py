@@ -25,7 +25,7 @@ def _on_event(event: str, arguments: tuple[Any, ...]) -> None:
     if event != "socket.connect" or arguments[0].family == socket.AF_UNIX:
         return
     host = str(arguments[1][0])
-    with Path(os.environ[_DIALLED]).open("a", encoding="ascii") as dialled:
+    with Path(dialled_file).open("a", encoding="ascii") as dialled:
         dialled.write(f"{host}\n")
     try:
         is_loopback = ip_address(host).is_loopback
@@ -57,5 +57,7 @@ def _name_server(answers: dict[str, list[list[str]]]) -> Any:
 
 
 if _NAMES in os.environ:
+    # Now: a worker takes our variables out of its environment.
+    dialled_file = os.environ[_DIALLED]
     sys.addaudithook(_on_event)
     socket.getaddrinfo = _name_server(json.loads(os.environ[_NAMES]))
