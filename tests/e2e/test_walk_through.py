@@ -187,7 +187,9 @@ def test_a_secret_is_nowhere_but_sealed(stack: Any) -> None:
     """After good and failing jobs a canary is in no log, response, event, Redis key or file of the home."""
     canary = "cAnary\"%41%s'ü☃\\n7fQ"
     source = stack.bucket_source(stack.project("canary"), "canary")
-    stack.call("PUT", f"{source}/credentials", 200, json={"secret_access_key": canary, "session_token": canary})
+    fit_for_a_header = canary.encode("ascii", "ignore").decode()
+    secrets = {"secret_access_key": canary, "session_token": fit_for_a_header}
+    stack.call("PUT", f"{source}/credentials", 200, json=secrets)
     texts = []
     for verb in ("test", "files", "sync"):
         job = stack.ended(stack.call("POST", f"{source}/{verb}", 202))
@@ -200,7 +202,7 @@ def test_a_secret_is_nowhere_but_sealed(stack: Any) -> None:
     with redis.Redis.from_url(stack.facts["redis_url"]) as client:
         texts += [str(client.dump(key)) for key in client.scan_iter()]
     texts += [path.read_text(errors="replace") for path in (stack.home / "logs").glob("*.log")]
-    spellings = {canary, json.dumps(canary)[1:-1], json.dumps(canary, ensure_ascii=False)[1:-1], repr(canary)[1:-1]}
+    spellings = {canary, fit_for_a_header, json.dumps(canary)[1:-1], json.dumps(canary, ensure_ascii=False)[1:-1], repr(canary)[1:-1]}
     spellings.add(canary[:6])
     found = [spelling for spelling in spellings if any(spelling in text for text in texts)]
     assert found == []

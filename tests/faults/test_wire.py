@@ -79,7 +79,7 @@ def test_a_server_that_is_down(line: Wire) -> None:
         line.mode = "reset"
         with pytest.raises(ConnectionResetError):
             client.recv(1)
-    with connect(line) as client, pytest.raises(ConnectionError):
+    with pytest.raises(ConnectionError), connect(line) as client:
         say(client) or _raise_closed()
     line.mode = "pass"
     with connect(line) as client:
