@@ -202,8 +202,14 @@ def test_a_secret_is_nowhere_but_sealed(stack: Any) -> None:
     with redis.Redis.from_url(stack.facts["redis_url"]) as client:
         texts += [str(client.dump(key)) for key in client.scan_iter()]
     texts += [path.read_text(errors="replace") for path in (stack.home / "logs").glob("*.log")]
-    spellings = {canary, fit_for_a_header, json.dumps(canary)[1:-1], json.dumps(canary, ensure_ascii=False)[1:-1], repr(canary)[1:-1]}
-    spellings.add(canary[:6])
+    spellings = {
+        canary,
+        fit_for_a_header,
+        json.dumps(canary)[1:-1],
+        json.dumps(canary, ensure_ascii=False)[1:-1],
+        repr(canary)[1:-1],
+        canary[:6],
+    }
     found = [spelling for spelling in spellings if any(spelling in text for text in texts)]
     assert found == []
 
