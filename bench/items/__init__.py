@@ -95,12 +95,12 @@ def _memory(report: Report, syncing: Syncing, share: int, *, most: int | None) -
             peaks = syncing.peaks(f"{kind}-{max(1, size // share)}")
             for process, mebibytes in peaks.items():
                 report.series.setdefault(f"{work}: {process}", []).append({"x": size, "y": mebibytes})
-            most = max(peaks, key=lambda process: peaks[process])
+            largest = max(peaks, key=lambda process: peaks[process])
             report.add(
                 Figure(
-                    f"{work}, {size:,} {unit}: {most}",
+                    f"{work}, {size:,} {unit}: {largest}",
                     "MiB at most",
-                    ours=peaks[most],
+                    ours=peaks[largest],
                     baseline=_MOST_MIB,
                     beside=f"{_MOST_MIB} MiB",
                     goal=at_most(1),
