@@ -194,7 +194,7 @@ MUTANTS: Final = (
         _SHOWING,
         "        rows = [row for change in changes for row in change.fetchall()]\n        _count(",
         "        rows = [row for change in changes for row in change.fetchall()]\n    _count(",
-        f"{_DIES}[batch.committed-5-True]",
+        f"{_DIES}[batch.committed-8-True]",
     ),
     Mutant(
         "an outcome is recorded once or never",

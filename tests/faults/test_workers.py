@@ -17,7 +17,7 @@ SLOW = {"files": 5000, "records": 0, "pause_seconds": 0.6}
         ("claim.committed", 1, True),
         ("batch.written", 4, True),
         ("batch.committed", 4, True),
-        ("batch.committed", 5, True),
+        ("batch.committed", 8, True),
         ("record.begun", 1, True),
         *(
             pytest.param(*moment, marks=pytest.mark.long)
@@ -28,7 +28,7 @@ SLOW = {"files": 5000, "records": 0, "pause_seconds": 0.6}
                 ("batch.written", 2, True),
                 ("batch.written", 3, True),
                 ("batch.begun", 4, True),
-                ("batch.written", 5, True),
+                ("batch.written", 8, True),
                 ("record.committed", 1, False),
             ]
         ),
