@@ -133,7 +133,7 @@ def start_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         stack.client.close()
         if stack.process.poll() is None:
             stack.process.send_signal(signal.SIGTERM)
-            assert stack.process.wait(120) == 0, (stack.home / "up.log").read_text()
+            assert stack.process.wait(30) == 0, (stack.home / "up.log").read_text()
 
 
 @pytest.fixture(scope="module")
