@@ -216,3 +216,19 @@ class TestCancel:
         """404, and the job lives."""
         assert other_client.post(f"jobs/{submitted['id']}/cancel").status_code == 404
         assert client.get(f"jobs/{submitted['id']}").json()["status"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("moment", "shown"),
+    [
+        ("2026-03-01T10:20:30.049420+00:00", "2026-03-01T10:20:30.049420Z"),
+        ("2026-03-01T12:20:30.5+02:00", "2026-03-01T10:20:30.500000Z"),
+        ("2026-03-01T10:20:30+00:00", "2026-03-01T10:20:30Z"),
+    ],
+)
+def test_moments_are_spelt_as_everywhere_in_the_api(
+    client: httpx2.Client, submitted: dict[str, Any], connection: Connection, moment: str, shown: str
+) -> None:
+    """Postgres leaves out the zeros at a fraction's end, the rest of the API does not."""
+    connection.execute("update job set created_at = %s where id = %s", (moment, ids.decode("job", submitted["id"])))
+    assert client.get(f"jobs/{submitted['id']}").json()["created_at"] == shown

@@ -186,8 +186,12 @@ def _id(prefix: ids.Prefix, value: str | None) -> str | None:
 
 
 def _moment(value: str | None) -> str | None:
-    # The API's connections live in UTC, so that Postgres writes +00:00.
-    return None if value is None else value.replace("+00:00", "Z")
+    """As everywhere in the API: six digits of a second, or none if they are all zero."""
+    if value is None:
+        return None
+    # The API's connections live in UTC, so that Postgres writes +00:00; it leaves out the zeros at a fraction's end.
+    local = value.removesuffix("+00:00")
+    return f"{local:0<26}Z" if "." in local else f"{local}Z"
 
 
 def _member(row: Row) -> dict[str, Any] | None:
