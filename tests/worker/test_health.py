@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import make_url
 
 from headwater import db
 from headwater.db import Connection
@@ -45,6 +46,15 @@ def test_who_asks_all_the_time_is_healthy_while_it_does(database: str, role: str
         connection.execute("select 1")
         during = health.healthy(database, role)
     assert (before, during) == (False, True)
+
+
+@pytest.mark.parametrize("role", ["scheduler", "deliverer"])
+def test_another_databases_scheduler_does_not_make_this_one_healthy(database: str, role: str) -> None:
+    """Two deployments may share a server and a host."""
+    elsewhere = make_url(database).set(database="postgres").render_as_string(hide_password=False)
+    with db.connect(elsewhere, application=f"headwater-{role}") as connection:
+        connection.execute("select 1")
+        assert not health.healthy(database, role)
 
 
 def test_the_deliverers_check_needs_no_redis(database: str) -> None:

@@ -28,7 +28,8 @@ _WORKER_SEEN: Final = """
 # Both connections come from this container, so they have the same address.
 _AT_WORK: Final = """
     select 1 from pg_stat_activity
-    where application_name = %(application)s and client_addr is not distinct from inet_client_addr()
+    where datname = current_database() and application_name = %(application)s
+      and client_addr is not distinct from inet_client_addr()
       and query_start > clock_timestamp() - interval '30 seconds'
 """
 

@@ -72,7 +72,8 @@ def _wait_until_blocked(database: str) -> None:
         tick = threading.Event()
         for _ in range(500):
             blocked = observer.execute(
-                "select from pg_stat_activity where application_name = 'headwater-api' and wait_event_type = 'Lock'"
+                "select from pg_stat_activity where datname = current_database()"
+                " and application_name = 'headwater-api' and wait_event_type = 'Lock'"
             ).fetchone()
             if blocked is not None:
                 return
