@@ -39,6 +39,8 @@ from headwater.webhooks import pruning as webhooks_pruning
 
 _TICK_SECONDS: Final = 0.5
 _ROUND_SECONDS: Final = 0.02
+_REST: Final = 4  # times as long as a round took
+_LONGEST_REST_SECONDS: Final = 0.2  # the queues are filled for half a second
 _REAP_SECONDS: Final = 2.0
 _SETTLE_SECONDS: Final = 5.0
 _MEND_SECONDS: Final = 1.0
@@ -139,11 +141,12 @@ class Scheduler:
                     # Due again in its time even if it fails now: one broken duty must not hold up the others.
                     duty.due_at = now + duty.seconds
                     duty.do(connection)
+            rest = min(_LONGEST_REST_SECONDS, max(_ROUND_SECONDS, _REST * (time.monotonic() - now)))
             # A job that ended frees a slot: fill it now, not at the next tick.
             for _notice in connection.notifies(timeout=_TICK_SECONDS, stop_after=1):
                 pass
-            # Where many end, a round for each would cost more than the jobs.
-            for _notice in connection.notifies(timeout=max(0.0, now + _ROUND_SECONDS - time.monotonic())):
+            # Where many end, a round for each would cost more than the jobs, the more the longer the queues are.
+            for _notice in connection.notifies(timeout=rest):
                 pass
 
     def _mend(self, connection: Connection) -> None:

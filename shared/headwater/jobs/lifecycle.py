@@ -92,11 +92,12 @@ def claim(
         running_limit=settings.running_per_organization,
         source_limit=settings.running_per_source,
     )
-    with connection.transaction():
-        row = None
-        if db.run(connection, statements.act_for_owner(job_id)).fetchone() is not None:
-            db.run(connection, statements.hold_organization())
-            row = db.run(connection, statement).fetchone()
+    # Three statements in one message; without an owner to act for, the others find nothing.
+    with connection.pipeline(), connection.transaction():
+        db.run(connection, statements.act_for_owner(job_id))
+        db.run(connection, statements.hold_organization())
+        claimed = db.run(connection, statement)
+    row = claimed.fetchone()
     if row is None:
         # Left rung, it would wait for the next ring; if a cap refused it, the dispatcher is to know now.
         db.run(connection, dispatching.unring([job_id]))
