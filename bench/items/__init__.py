@@ -15,13 +15,13 @@ from bench.items import peers, records
 from bench.items.syncing import Bucket, Syncing
 from bench.measuring import Figure, Report, at_least, at_most, interleaved, median
 
-_RECORDS: Final = 1_000_000
+_RECORDS: Final = 2_000_000
 _OF_PEERS: Final = 20_000
 _MOST_MIB: Final = 300
 # Sizes of each series, the largest last.
 _LARGE_MB: Final = (256, 1_024, 10_240)
-_SMALL_FILES: Final = (10_000, 30_000, 100_000)
-_GZIP_MB: Final = (32, 128, 512)
+_SMALL_FILES: Final = (10_000, 100_000, 1_000_000)
+_GZIP_MB: Final = (128, 512, 2_048)
 
 
 def run(report: Report, *, quick: bool) -> None:
@@ -89,7 +89,7 @@ def _memory(report: Report, syncing: Syncing, share: int, *, most: int | None) -
     for work, unit, kind, sizes in (
         ("one JSONL file", "MB", "large", _LARGE_MB),
         ("small files", "files", "small", _SMALL_FILES),
-        ("one gzip", "MB", "gzip", _GZIP_MB),
+        ("one gzip, packed to half", "MB", "gzip", _GZIP_MB),
     ):
         for size in sizes[:most]:
             peaks = syncing.peaks(f"{kind}-{max(1, size // share)}")
