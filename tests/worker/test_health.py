@@ -39,9 +39,11 @@ def test_a_worker_that_fell_silent_is_not_healthy(database: str, connection: Con
 
 
 @pytest.mark.parametrize("role", ["scheduler", "deliverer"])
-def test_who_asks_all_the_time_is_healthy_while_it_does(database: str, role: str) -> None:
-    """It has no row of its own; its connection is the trace."""
-    before = health.healthy(database, role)
+def test_who_asks_all_the_time_is_healthy_while_it_does(database: str, superuser: str, role: str) -> None:
+    """It has no row of its own; its connection to this database is the trace."""
+    with db.connect(superuser, application=f"headwater-{role}") as of_another_database:
+        of_another_database.execute("select 1")
+        before = health.healthy(database, role)
     with db.connect(database, application=f"headwater-{role}") as connection:
         connection.execute("select 1")
         during = health.healthy(database, role)
