@@ -14,7 +14,6 @@ from engines import CANARY, Engine
 
 from headwater import db
 from headwater.access.organizations import CreatedOrganization
-from headwater.audit import chain
 from headwater.jobs import lifecycle
 from headwater.jobs.outcome import Progress, Succeeded
 from headwater.settings import JobSettings
@@ -53,7 +52,7 @@ def job_id(engine: Engine) -> UUID:
     engine.connection.execute("update load set job_id = %s, counters = '{}'", (job_id,))
     engine.connection.execute("update file set load_id = (select id from load), item_count = 1, error_count = 1")
     engine.connection.execute("update data_source_totals set item_count = 1, error_count = 1")
-    chain.seal(engine.connection)
+    making.seal_all(engine.connection)
     engine.connection.execute("set session_replication_role = replica")
     return job_id
 

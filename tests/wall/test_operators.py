@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import making
 import pytest
 
 from headwater import db, ids
 from headwater.access import api_keys
-from headwater.audit import chain
 from headwater.db import Connection
 from headwater.errors import LeaseLost
 from headwater.jobs import lifecycle
@@ -138,8 +138,7 @@ def test_the_command_asks_for_the_name_and_deletes(
     assert rows_of(connection, tenant)["organization"] == 1
     done = admin(owner, "delete-organization", named, "--confirm", "Short-lived")
     assert (done.returncode, done.stderr.count("Deleted 1 items.")) == (0, 1), done.stderr
-    while chain.seal(scheduling):
-        pass
+    making.seal_all(scheduling)
     verified = admin(owner, "verify-audit", named)
     shown = json.loads(verified.stdout)
     assert (verified.returncode, shown["valid"], shown["unsealed"]) == (0, True, 0)
@@ -151,8 +150,7 @@ def test_verify_audit_says_what_was_changed(
 ) -> None:
     """Exit code 1, the place and the reason; a noted head shows what the chain by itself does not."""
     tenant = make_tenant()
-    while chain.seal(scheduling):
-        pass
+    making.seal_all(scheduling)
     named = ids.encode("org", tenant.id)
     noted = admin(owner, "verify-audit")
     (tmp_path / "heads").write_text(noted.stdout)

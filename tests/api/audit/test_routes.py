@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx2
+import making
 import pytest
 
 from headwater import clock, ids
-from headwater.audit import chain
 from headwater.db import Connection
 
 
@@ -138,8 +138,7 @@ def test_the_whole_log_is_exported(client: httpx2.Client, project: dict[str, Any
 def test_a_sealed_entry_shows_its_seal(client: httpx2.Client, project: dict[str, Any], scheduling: Connection) -> None:
     """Its place and hash; null until then."""
     assert newest(client, "project.create")["seal"] is None
-    while chain.seal(scheduling):
-        pass
+    making.seal_all(scheduling)
     seal = newest(client, "project.create")["seal"]
     assert (seal["seq"] > 0, len(seal["hash"])) == (True, 64)
 

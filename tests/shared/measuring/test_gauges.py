@@ -5,7 +5,6 @@ import pytest
 
 from headwater import ids
 from headwater.access.organizations import CreatedOrganization
-from headwater.audit import chain
 from headwater.db import Connection
 from headwater.measuring import gauges
 
@@ -18,14 +17,9 @@ def measured(bench: Bench, scheduling: Connection) -> dict[tuple[str, ...], floa
     return bench.gauges()
 
 
-def seal_all(scheduling: Connection) -> None:
-    while chain.seal(scheduling):
-        pass
-
-
 def test_an_idle_deployment_has_a_zero_for_everything(bench: Bench, scheduling: Connection) -> None:
     """A series that is missing cannot be told from one that nobody measures."""
-    seal_all(scheduling)
+    making.seal_all(scheduling)
     found = measured(bench, scheduling)
     assert {value for name, value in found.items() if name != ("headwater_redis_up",)} == {0}
     assert found["headwater_jobs_queued", "bulk"] == found["headwater_jobs_running", "table_discovery"] == 0
@@ -107,7 +101,7 @@ def test_workers_that_were_seen_lately_are_counted(
 
 def test_the_oldest_unsealed_audit_entry_is_shown(bench: Bench, connection: Connection, scheduling: Connection) -> None:
     """Until it is sealed, wherever the horizon stands: it stays within a transaction of many entries."""
-    seal_all(scheduling)
+    making.seal_all(scheduling)
     for age in (100, 50):
         connection.execute(
             """
@@ -117,7 +111,7 @@ def test_the_oldest_unsealed_audit_entry_is_shown(bench: Bench, connection: Conn
             (ids.new(), age),
         )
     assert measured(bench, scheduling)["headwater_audit_unsealed_seconds",] == pytest.approx(100, abs=20)
-    seal_all(scheduling)
+    making.seal_all(scheduling)
     connection.execute("update audit_horizon set xid = '0'")
     assert measured(bench, scheduling)["headwater_audit_unsealed_seconds",] == 0
 
