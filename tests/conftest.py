@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 from psycopg import sql
 
 from headwater import db, ids
@@ -30,8 +30,11 @@ sys.path.insert(0, str(PLUGINS))
 import engines  # noqa: E402 - these stand beside them
 import making  # noqa: E402
 
+# How long an example takes says how busy the machine is, and nothing of what is tried.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 # For `./dev faults mutants`: that something is found is enough, it need not be the smallest.
-settings.register_profile("brief", phases=[Phase.generate])
+settings.register_profile("brief", settings.get_profile("suite"), phases=[Phase.generate])
 
 # The tests' data is thrown away: they wait for no disk.
 _FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": "200"}
