@@ -105,13 +105,14 @@ class TestReasonWaiting:
         assert (attempt["outcome"], attempt["error"]["code"]) == ("retried", "key_unavailable")
 
     def test_the_organization_is_suspended(
-        self, client: httpx2.Client, source: Source, change: Callable[[str, Any], None]
+        self, client_with_role: Callable[[str], httpx2.Client], source: Source, change: Callable[[str, Any], None]
     ) -> None:
         """While its keys are still known to this process; the list says so as well."""
-        job = client.post(f"{source.path}/test").json()
+        known_since_now = client_with_role("operator")
+        job = known_since_now.post(f"{source.path}/test").json()
         change("suspended_at", "2026-01-01T00:00:00Z")
-        assert reason(client, job) == "organization_suspended"
-        listed = client.get("jobs", params={"ids": job["id"]}).json()["data"]
+        assert reason(known_since_now, job) == "organization_suspended"
+        listed = known_since_now.get("jobs", params={"ids": job["id"]}).json()["data"]
         assert [each["reason_waiting"] for each in listed] == ["organization_suspended"]
 
 
