@@ -293,7 +293,10 @@ def test_an_upload_is_in_the_history_and_in_the_audit_log(
     events = client.get(uploads.removesuffix("uploads") + "events").json()["data"]
     assert [event["act"] for event in events[:2]] == ["upload.deleted", "upload.stored"]
     assert events[1]["details"]["name"] == "a.csv"
-    acts = connection.execute("select act from audit_entry order by number desc limit 2").fetchall()
+    # What others were refused before is written whenever its minute is over.
+    acts = connection.execute(
+        "select act from audit_entry where act <> 'access.deny' order by number desc limit 2"
+    ).fetchall()
     assert [row["act"] for row in acts] == ["upload.delete", "upload.store"]
 
 
