@@ -145,8 +145,8 @@ def test_roles_without_the_right_are_refused(client_with_role: Any, path: str) -
 
 @pytest.mark.parametrize("route", ["credentials", "unsaved test"])
 def test_a_key_that_goes_meanwhile_is_said_and_the_next_request_uses_the_new_one(
-    client: httpx2.Client, connection: db.Connection, organization: CreatedOrganization, path: str, sources: str,
-    master_key_file: Path, route: str,
+    client: httpx2.Client, connection: db.Connection, database: str, organization: CreatedOrganization, path: str,
+    sources: str, master_key_file: Path, route: str,
 ) -> None:  # fmt: skip
     """The request has read the old key and waits to write: 503 `key_replaced`, nothing stored, and again it works."""
     body = {"access_key_id": "AKIANEW", "secret_access_key": "new"}
@@ -163,10 +163,15 @@ def test_a_key_that_goes_meanwhile_is_said_and_the_next_request_uses_the_new_one
         "unsaved test": "lock table sealed_credential in share row exclusive mode",
     }[route]
     waiting = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    with ThreadPoolExecutor(1) as threads, connection.transaction():
+    # A transaction sees the sessions that there were when it first looked: the request may open another one.
+    with (
+        db.connect(database, application="tests") as looking,
+        ThreadPoolExecutor(1) as threads,
+        connection.transaction(),
+    ):
         connection.execute(lock)
         request = threads.submit(send)
-        while connection.execute(waiting).fetchone() is None:
+        while looking.execute(waiting).fetchone() is None:
             assert not request.done(), request.result().text
         connection.execute("delete from sealed_credential where organization_id = %s", ours)
         connection.execute("delete from organization_key where organization_id = %s", ours)
