@@ -68,6 +68,7 @@ class Wire:
         """End it and all its connections."""
         self._loop.call_soon_threadsafe(self._listener.close)
         self.mode = "reset"
+        self._run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -83,6 +84,14 @@ class Wire:
         if self._mode == "reset":
             await self._cut()
 
+    async def _end(self) -> None:
+        """Whoever is still on the way to the server is let go of: what a loop leaves open is a warning later on."""
+        await asyncio.sleep(0)  # each has begun, and knows what to close
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
     async def _cut(self) -> None:
         going = dict(self._served)
         for sides in going.values():
@@ -92,13 +101,18 @@ class Wire:
             await asyncio.wait(going)
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
-        await self._flows.wait()
         try:
+            await self._flows.wait()
             if self._mode == "reset":
                 raise ConnectionRefusedError
             answers, server = await asyncio.open_connection(*self._server_at)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             _reset(client)
+            return
+        # It may have been switched meanwhile.
+        if self._mode == "reset":
+            _reset(client)
+            _reset(server)
             return
         task = asyncio.current_task()
         assert task is not None
