@@ -11,7 +11,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import AllowedPrivateKeys
 
-from headwater_cli import home, processes, typescript
+from headwater_cli import home, ports, processes, typescript
 
 AUDIENCE = "https://headwater.example/api"
 
@@ -60,7 +60,7 @@ class Provider:
     """One provider on one port, which it keeps. Stopped, it can be started again, with other keys."""
 
     def __init__(self) -> None:
-        self._port = 0
+        self._port = ports.free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -125,9 +126,19 @@ def test_a_taken_port_gives_way_to_the_next_free_one() -> None:
     assert ports.preferred_or_next(port) == port
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+def test_a_free_port_is_given_to_nobody_else() -> None:
+    """Neither by the kernel to a connection, nor to another launcher; this one never gets it twice."""
+    found = {ports.free_port() for _ in range(50)}
+    lowest, _ = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    source = f"from headwater_cli import ports; print(ports.preferred_or_next({min(found)}))"
+    other = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert (len(found), max(found) < int(lowest), int(other.stdout) in found) == (50, True, False)
+
+
 def test_two_launchers_at_one_moment_take_two_ports() -> None:
     """Neither listens yet, and still the second one takes the next."""
-    port = ports.free_port()
+    port = next(port for port in iter(lambda: random.randrange(30_000, 32_000), None) if ports.is_free(port))
     source = f"from headwater_cli import ports; print(ports.preferred_or_next({port}), flush=True); input()"
     launchers = [
         subprocess.Popen([sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import secrets
 import socket
 import tempfile
 from pathlib import Path
@@ -9,16 +10,22 @@ from typing import Final
 
 LOOPBACK: Final = "127.0.0.1"
 _TRIES: Final = 200
+# Below what kernels give to connections, and to servers that ask for any port.
+_NOBODYS: Final = range(20_000, 22_000)
 
 _claimed: dict[int, int] = {}  # port: the descriptor whose lock says so, until this process ends
 
 
 def free_port() -> int:
-    """A port that was free a moment ago, chosen by the kernel. Another process may still take it first."""
+    """A free port that no process is given by chance, and other launchers are told that it is taken."""
+    for _ in range(_TRIES):
+        port = secrets.choice(_NOBODYS)
+        if port not in _claimed and is_free(port) and _claim(port):
+            return port
+    # Here another process may still be given it first.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return int(probe.getsockname()[1])
 
 
 def is_free(port: int) -> bool:
