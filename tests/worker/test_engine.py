@@ -99,7 +99,7 @@ def test_flushing_redis_loses_no_job(engine: Engine) -> None:
 
 def test_a_ring_does_not_wait_behind_a_busy_worker(engine: Engine) -> None:
     """A worker whose slots are taken takes no ring that another worker could answer at once."""
-    engine.scheduler()
+    engine.scheduler(HEADWATER_RERING_SECONDS="60")  # nobody is rung for twice meanwhile
     engine.worker(slots=1)
     busy = engine.submit(engine.source(files=100_000, records=0, pause_seconds=0.2), kind="file_listing")
     engine.running(busy)
@@ -107,7 +107,7 @@ def test_a_ring_does_not_wait_behind_a_busy_worker(engine: Engine) -> None:
     # The scheduler has rung for them all; whoever wants to has taken a ring by now.
     engine.until(lambda: all(engine.rung(job_id) for job_id in waiting))
     with redis.Redis.from_url(engine.redis_url) as client:
-        engine.until(lambda: client.llen("interactive") == len(waiting), seconds=2)
+        engine.until(lambda: client.llen("interactive") == len(waiting))
 
 
 @pytest.mark.long
