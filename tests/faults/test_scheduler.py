@@ -21,10 +21,12 @@ def test_a_scheduler_that_dies_around_a_ring(engine: Engine, point: str) -> None
 @pytest.mark.parametrize("point", ["reap.committed", pytest.param("reap.begun", marks=pytest.mark.long)])
 def test_a_scheduler_that_dies_around_a_lost_lease(engine: Engine, point: str) -> None:
     """Taken back once and told once, whoever does it."""
-    worker = engine.worker("bulk", failpoints="batch.written=die")
+    worker = engine.worker("bulk", failpoints="claim.committed=freeze batch.written=die")
     job_id = engine.post(engine.source(**SYNC), "sync")
-    engine.until(lambda: worker.reached("batch.written"))
+    engine.until(lambda: worker.reached("claim.committed"))
+    # Before the child dies: its worker ends the lease at once, and the plain scheduler would take it back.
     engine.kill("scheduler")
+    engine.until(lambda: worker.thaw() or worker.reached("batch.written"))
     dying = engine.scheduler(failpoints=f"{point}=die")
     engine.until(lambda: dying.reached(point) and not dying.alive)
     engine.scheduler()
