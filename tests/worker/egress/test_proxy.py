@@ -473,9 +473,9 @@ def test_a_one_way_stream_is_not_idle(speak: Speak) -> None:
     def talk(connection: socket.socket) -> None:
         for _ in range(8):
             connection.sendall(b"x")
-            gate.wait(0.1)
+            gate.wait(0.3)
 
-    with Proxy(ONE, idle_seconds=0.4) as proxy, raw(proxy) as connection:
+    with Proxy(ONE, idle_seconds=1.5) as proxy, raw(proxy) as connection:
         head = f"CONNECT 127.0.0.1:{speak(talk)} HTTP/1.1\r\nProxy-Authorization: {authorization(proxy)}\r\n\r\n"
         connection.sendall(head.encode())
         connection.shutdown(socket.SHUT_WR)
