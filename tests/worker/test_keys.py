@@ -26,7 +26,8 @@ def test_a_job_waits_for_its_key_and_runs_when_it_is_there(engine: Any, master_k
     job_id = engine.submit(engine.source(password="secret"), LISTING, max_attempts=1)
     engine.until(lambda: len(engine.outcomes(job_id)) > 2)
     assert engine.status(job_id) in ("queued", "running")
-    shutil.copy2(master_key_file, tmp_path / "later")
+    shutil.copy2(master_key_file, tmp_path / "draft")
+    (tmp_path / "draft").rename(tmp_path / "later")  # whole from the first moment on
     row = engine.ended(job_id)
     assert (row["status"], row["attempt"] - row["interruptions"]) == ("succeeded", 1)
 
@@ -61,7 +62,9 @@ def test_keys_are_rotated_while_jobs_run(
                     engine.ended(jobs[-2])
             assert process.returncode == 0, (tmp_path / "engine/admin.log").read_text()
         # From here on the old master key is not there.
-        master.write_text(master.read_text().splitlines()[-1])
+        shutil.copy2(master, tmp_path / "draft")
+        (tmp_path / "draft").write_text(master.read_text().splitlines()[-1])
+        (tmp_path / "draft").replace(master)
         jobs += [engine.submit(source) for source in sources]
         ended = [engine.ended(job_id) for job_id in jobs]
         assert {(row["status"], row["result"]["success"]) for row in ended} == {("succeeded", True)}
