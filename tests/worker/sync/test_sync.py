@@ -359,6 +359,7 @@ def test_a_lasting_hiccup_puts_the_job_back(source):
 def test_a_killed_sync_goes_on_with_the_unfinished_files(source, monkeypatch):
     """Files that have landed whole are not read again, half a file is; every item is there exactly once."""
     monkeypatch.setattr(landing, "_CHUNK_RECORDS", 10)
+    monkeypatch.setattr(landing, "_SHOW_SECONDS", 3600)  # however long it takes, nothing is shown before the end
     monkeypatch.setattr(fetching, "SMALL_BYTES", 0)
     monkeypatch.setattr(readers, "MOST", 1)
     source.shelf.files = {
