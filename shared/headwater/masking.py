@@ -3,6 +3,9 @@
 Whoever opens a secret registers it with `mask_for` around its use. Everything that is said to somebody else (a line of
 the log, an error, a result, progress) passes `masked` or `of`, which know each secret in every spelling that drivers
 print. Within `masks_kept` it stays masked beyond that: what went wrong is logged when its source is closed.
+
+A process that serves many at once says `mask_here` within `masks_here` instead: what one request sent is masked in what
+is said for that request, and is spelt out only when something is.
 """
 
 import base64
@@ -14,6 +17,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, quote_plus
 
@@ -21,6 +25,11 @@ MASK: Final = "[masked]"
 SHORT: Final = 4
 """A shorter one is masked only where a value stands: elsewhere it would mask innocent text, and say how short it is."""
 _SHORTEST_PART: Final = 6
+# While it is spelt out what a stranger sent, all other requests wait. No connector has that many secrets.
+_MOST_HERE: Final = 16
+_MOST_HERE_CHARACTERS: Final = 32 * 1024
+_MOST_PARTS_HERE: Final = 128
+_LONGEST_PAIRED_HERE: Final = 512
 _BREAKS: Final = re.compile(r"[\s@:/?#&;=,]+")
 _WHERE_A_VALUE_STANDS: Final = r"(?<=[=:'\"`]){}(?![\w-])"
 _URL_PASSWORD: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s/]*@(?=[^\s@]*)", re.IGNORECASE)
@@ -43,6 +52,27 @@ class _Masks:
     patterns: tuple[re.Pattern[str], ...]
 
 
+class _Here:
+    """The secrets of one request."""
+
+    def __init__(self) -> None:
+        self._secrets: list[str] = []
+        self._masks: _Masks | None = None
+
+    def add(self, secrets: Iterable[str]) -> None:
+        self._secrets.extend(secret for secret in secrets if secret)
+        self._masks = None
+
+    def masks(self) -> _Masks:
+        if self._masks is None:
+            self._masks = _bounded_masks(self._secrets)
+        return self._masks
+
+    def forget(self) -> None:
+        self._secrets, self._masks = [], None
+
+
+_here: ContextVar[_Here | None] = ContextVar("here", default=None)
 _live: dict[int, _Masks] = {}
 _kept: list[set[int]] = []
 _lingering: set[int] = set()
@@ -86,9 +116,35 @@ def masks_kept() -> Iterator[None]:
             _lingering.update(_kept.pop())
 
 
+@contextmanager
+def masks_here() -> Iterator[None]:
+    """What `mask_here` names within the block is masked in all that is said in it, by threads too that run in a copy of
+    its context.
+
+    What others say meanwhile is left alone. Nothing is kept beyond the block.
+    """
+    here = _Here()
+    before = _here.set(here)
+    try:
+        yield
+    finally:
+        here.forget()  # timers and tasks of the block keep its context for a while
+        _here.reset(before)
+
+
+def mask_here(secrets: Iterable[str]) -> None:
+    """Mask `secrets` until the end of the innermost block of `masks_here`; without one this does nothing.
+
+    The first 16 of them, and as many as have 32,768 characters together.
+    """
+    if (here := _here.get()) is not None:
+        here.add(secrets)
+
+
 def masked(text: str) -> str:
     """`text` without the live secrets, and without passwords, signatures and bearer tokens where these stand."""
-    for masks in tuple(_live.values()):
+    here = _here.get()
+    for masks in tuple(_live.values()) if here is None else (*_live.values(), here.masks()):
         for spelling in masks.texts:
             text = text.replace(spelling, MASK)
         for pattern in masks.patterns:
@@ -118,12 +174,23 @@ def _of(value: Any) -> Any:
     return value
 
 
+def _bounded_masks(secrets: list[str]) -> _Masks:
+    ends = list(itertools.accumulate(map(len, secrets[:_MOST_HERE])))
+    taken = [secret for secret, end in zip(secrets, ends, strict=False) if end <= _MOST_HERE_CHARACTERS]
+    parts = {part for secret in taken for part in _parts(secret)}
+    paired = [secret for secret in taken if len(secret) <= _LONGEST_PAIRED_HERE]
+    return _spelt(taken, sorted(parts, key=len, reverse=True)[:_MOST_PARTS_HERE], paired)
+
+
 def _masks(secrets: list[str]) -> _Masks:
+    return _spelt(secrets, {part for secret in secrets for part in _parts(secret)}, secrets)
+
+
+def _spelt(secrets: Iterable[str], parts: Iterable[str], paired: Iterable[str]) -> _Masks:
     texts: set[str] = set()
-    for secret in secrets:
-        for part in _parts(secret):
-            texts |= _spellings(part)
-    for user, password in itertools.permutations(secrets, 2):  # what HTTP's Basic makes of two of them
+    for part in parts:
+        texts |= _spellings(part)
+    for user, password in itertools.permutations(paired, 2):  # what HTTP's Basic makes of two of them
         texts |= _spellings(base64.b64encode(f"{user}:{password}".encode()).decode())
     long = sorted((text for text in texts if len(text) >= SHORT), key=len, reverse=True)
     short = [re.compile(_WHERE_A_VALUE_STANDS.format(re.escape(text))) for text in secrets if len(text) < SHORT]

@@ -1,9 +1,13 @@
 """Secrets are found in whatever spelling somebody gave them, and nothing else is."""
 
 import base64
+import contextvars
+import html
 import json
+import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -33,6 +37,11 @@ SPELLINGS = {
     "hex": lambda secret: secret.encode().hex(),
     "HEX": lambda secret: secret.encode().hex().upper(),
     "hex with colons": lambda secret: secret.encode().hex(":"),
+    "HEX with colons": lambda secret: secret.encode().hex(":").upper(),
+    "hex with blanks": lambda secret: secret.encode().hex(" "),
+    "HTML": html.escape,
+    "a URL in small letters": lambda secret: re.sub("%..", lambda found: found[0].lower(), quote(secret, safe="")),
+    "the userinfo of a URL": lambda secret: quote(secret, safe="/:@+="),
     "base64": lambda secret: base64.b64encode(secret.encode()).decode(),
     "base64 for URLs": lambda secret: base64.urlsafe_b64encode(secret.encode()).decode(),
 }
@@ -146,6 +155,28 @@ def test_a_secret_stays_masked_until_the_next_job() -> None:
     assert masking.masked("s3cret!") == masking.MASK
     with masking.masks_kept():
         assert masking.masked("s3cret!") == "s3cret!"
+
+
+def test_what_a_request_sent_is_masked_for_that_request_alone() -> None:
+    """And for the threads that run in a copy of its context, until it ends."""
+    others = contextvars.copy_context()
+    with masking.masks_here():
+        masking.mask_here(["s3cret!"])
+        its = contextvars.copy_context()
+        said = [masking.masked("s3cret!"), its.run(masking.masked, "s3cret!"), others.run(masking.masked, "s3cret!")]
+    assert said == [masking.MASK, masking.MASK, "s3cret!"]
+    assert [masking.masked("s3cret!"), its.run(masking.masked, "s3cret!")] == ["s3cret!", "s3cret!"]
+
+
+def test_what_a_request_sent_is_spelt_out_within_bounds() -> None:
+    """A megabyte of words would keep all other requests waiting."""
+    sent = [" ".join(f"w{number:07}" for number in range(100 * n, 100 * n + 100)) for n in range(1000)]
+    began = time.process_time()
+    with masking.masks_here():
+        masking.mask_here(sent)
+        assert masking.masked(sent[0]) == masking.MASK
+        assert masking.masked(sent[-1]) == sent[-1]
+    assert time.process_time() - began < 1
 
 
 PROGRAM = """

@@ -6,9 +6,10 @@ pays nothing.
 """
 
 import asyncio
+import contextlib
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
@@ -18,7 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from headwater import errors
+from headwater import errors, masking
 from headwater.access import policy
 from headwater_api import openapi, path_objects, preconditions, problems, services
 from headwater_api.actor import Actor
@@ -41,6 +42,8 @@ _METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 class Rule:
     """What a route demands. `streams`: the endpoint reads the body itself, and bounds it.
 
+    `secrets` is the member of the body that holds secrets, "" for all of it.
+
     `plain` answers in the endpoint's place where there is no query: what FastAPI does to fill in an endpoint's
     parameters takes a sixth of a short request. For a GET, and the few routes that are asked all day.
     """
@@ -48,6 +51,7 @@ class Rule:
     permission: str
     if_match: IfMatch = "none"
     streams: bool = False
+    secrets: str | None = None
     plain: Callable[[Request], Coroutine[Any, Any, Response]] | None = None
 
 
@@ -129,6 +133,8 @@ class GuardedRoute(APIRoute):
                     raise _forbidden(actor, rule.permission)
                 if request.method in _METHODS_WITH_BODY and not rule.streams:
                     await _require_readable_body(request)
+                    if rule.secrets is not None:
+                        await _mask_secrets(request, rule.secrets)
                 if rule.plain is not None and not request.scope["query_string"]:
                     return await rule.plain(request)
                 _require_known_query(request, query_names)
@@ -242,6 +248,25 @@ async def _require_readable_body(request: Request) -> None:
         raise _not_json()
     if _SUSPECT.search(body):
         _require_storable_text(body)
+
+
+async def _mask_secrets(request: Request, member: str) -> None:
+    """Before anybody has read them. A body that is no JSON is refused where it is read."""
+    with contextlib.suppress(ValueError, RecursionError, errors.InvalidRequest):
+        body = await request.json()
+        masking.mask_here(_texts(body.get(member) if member and isinstance(body, dict) else body))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def _not_json() -> errors.InvalidRequest:

@@ -1,5 +1,6 @@
 """Around every request: an id, one log line, headers that browsers heed, and problem+json even for a dead pool."""
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from headwater import ids, log
+from headwater import ids, log, masking
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _ID_HEADER: Final = b"x-request-id"
@@ -37,6 +38,8 @@ _SHOWN_FIELDS: Final = (
     "ETag", "Idempotency-Replayed", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id",
 )  # fmt: skip
 _PREFLIGHT_SECONDS: Final = 600
+_WRITES: Final = frozenset({"POST", "PUT", "PATCH"})
+_NO_SECRETS: Final = contextlib.nullcontext()
 
 _RawHeader: TypeAlias = tuple[bytes, bytes]
 
@@ -88,12 +91,17 @@ class RequestLine:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_marked)
-        except Exception:
-            # A fault was answered and logged further in, and is raised once more for the server to log it again.
-            if not status:
-                raise
+            with masking.masks_here() if scope["method"] in _WRITES else _NO_SECRETS:
+                try:
+                    await self._app(scope, receive, send_marked)
+                except Exception:
+                    # A fault was answered and logged further in, and is raised once more for the server to log it
+                    # again. One that was not is said here: the server would not know the request's secrets.
+                    if not status:
+                        _log.error("request.unanswered", exc_info=True)
+                        raise RuntimeError("A request was not answered.") from None
         finally:
+            # Without those secrets in mind: who asks would choose which words of this line are masked.
             route, actor = scope.get("route"), scope["state"].get("actor")
             _log.info(
                 "request.handled",

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from headwater import errors, log
+from headwater import errors, log, masking
 
 _STATUS: Final[dict[type[errors.RequestError], int]] = {
     errors.InvalidRequest: 400,
@@ -104,16 +104,18 @@ def _problem(
 def content(
     status: int, code: str, detail: str, *, instance: str, request_id: str, fields: Iterable[errors.FieldError] = ()
 ) -> dict[str, Any]:
-    """A problem's members."""
+    """A problem's members. What is said in words passes the sink: a connector may repeat what it refuses."""
     return {
         "type": f"urn:headwater:error:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
-        "detail": detail,
+        "detail": masking.masked(detail),
         "instance": instance,
         "code": code,
         "request_id": request_id,
-        "errors": [{"pointer": field.pointer, "code": field.code, "detail": field.detail} for field in fields],
+        "errors": [
+            {"pointer": field.pointer, "code": field.code, "detail": masking.masked(field.detail)} for field in fields
+        ],
     }
 
 

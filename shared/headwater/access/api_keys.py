@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from headwater import ids
+from headwater import ids, masking
 from headwater.errors import HeadwaterError, NotFound, Unauthenticated
 from headwater.vault import strength
 
@@ -61,10 +61,11 @@ def read_pepper(path: Path) -> bytes:
 
 
 def issue(pepper: bytes) -> IssuedKey:
-    """Make a key."""
+    """Make a key; it is masked in what the request says that makes it."""
     key_id = ids.new()
     secret = base64.b32encode(secrets.token_bytes(_SECRET_BYTES)).decode().rstrip("=").lower()
     body = f"{_PREFIX}_{ids.encode('key', key_id).removeprefix('key_')}_{secret}"
+    masking.mask_here([secret])
     return IssuedKey(id=key_id, text=f"{body}_{_checksum(body)}", secret_hash=hash_secret(secret, pepper))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
+from headwater import masking
 from headwater.vault.seal import Binding
 
 _PREFIX: Final = "whsec_"
@@ -20,8 +21,10 @@ PURPOSE: Final = hashlib.sha256(b"headwater webhook signature 1").digest()
 
 
 def new_secret() -> str:
-    """`whsec_` and 32 random bytes in base64."""
-    return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+    """`whsec_` and 32 random bytes in base64; masked in what the request says that makes it."""
+    secret = _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+    masking.mask_here([secret])
+    return secret
 
 
 def field(number: int) -> str:

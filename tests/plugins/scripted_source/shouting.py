@@ -40,6 +40,12 @@ def spellings(secret: str) -> list[str]:
     ]  # fmt: skip
 
 
+def log(secret: str) -> None:
+    """Say it in the log."""
+    for text in spellings(secret):
+        logging.getLogger("driver.of.theirs").error("failed: %s", text, extra={"dsn": text}, stack_info=True)
+
+
 def shout(secret: str) -> None:
     """Say it in every way but by raising it."""
     logger = logging.getLogger("driver.of.theirs")

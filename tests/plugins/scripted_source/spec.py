@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from headwater.connectors.spec import TARGET, Capability, ConnectorConfig, ConnectorCredentials, ConnectorSpec
+from scripted_source import shouting
 
 
 class ScriptedConfig(ConnectorConfig):
@@ -36,9 +37,21 @@ class ScriptedConfig(ConnectorConfig):
 
 
 class ScriptedCredentials(ConnectorCredentials):
-    """One secret."""
+    """One secret. Whoever checks it says it aloud where it ends in `!fault` or `!refuse`, and raises it."""
 
     password: SecretStr | None = None
+
+    @field_validator("password")
+    @classmethod
+    def _is_checked_aloud(cls, value: SecretStr | None) -> SecretStr | None:
+        said = "" if value is None else value.get_secret_value()
+        if said.endswith(("!fault", "!refuse")):
+            shouting.log(said)
+        if said.endswith("!fault"):
+            shouting.fail(said)
+        if said.endswith("!refuse"):
+            raise ValueError(f"does not like any of {shouting.spellings(said)}")
+        return value
 
 
 SPEC = ConnectorSpec(

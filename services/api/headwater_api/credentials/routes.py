@@ -42,7 +42,7 @@ def get_credentials(
     responses={200: {"headers": openapi.ETAG}, **openapi.refusals(412, 413, 415)},
     openapi_extra=openapi.IF_MATCH_OPTIONAL,
 )
-@allow("credentials:write", if_match="optional")
+@allow("credentials:write", if_match="optional", secrets="")
 def put_credentials(
     project_id: ProjectId,
     data_source_id: DataSourceId,

@@ -40,7 +40,7 @@ _CHANGE: Final[dict[str, Any]] = {
         **openapi.refusals(409, 413, 415, 422),
     },
 )
-@allow("data_source:write")
+@allow("data_source:write", secrets="credentials")
 def create_data_source(
     project_id: ProjectId, body: DataSourceCreate, request: Request, transaction: TransactionDep, once: OnceDep
 ) -> Response:
@@ -112,7 +112,7 @@ def get_data_source(
 
 
 @router.patch(_ONE, summary="Change a data source", **_CHANGE)
-@allow("data_source:write", if_match="required")
+@allow("data_source:write", if_match="required", secrets="credentials")
 def update_data_source(
     project_id: ProjectId,
     data_source_id: DataSourceId,
@@ -130,7 +130,7 @@ def update_data_source(
 
 
 @router.put(_ONE, summary="Change a data source (the same as PATCH)", **_CHANGE)
-@allow("data_source:write", if_match="required")
+@allow("data_source:write", if_match="required", secrets="credentials")
 def put_data_source(
     project_id: ProjectId,
     data_source_id: DataSourceId,

@@ -50,7 +50,7 @@ _SOURCE: Final = "/projects/{project_id}/data-sources/{data_source_id}"
 
 
 @router.post("/projects/{project_id}/data-sources/test", summary="Test a config that is not saved", **_STARTS)
-@allow("data_source:test")
+@allow("data_source:test", secrets="credentials")
 async def submit_unsaved_test(
     request: Request,
     project_id: ProjectId,
