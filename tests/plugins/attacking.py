@@ -1,7 +1,8 @@
 """Somebody who can write to Redis, and what they may put there.
 
 `MESSAGES` are things to push onto a queue, each by the name of what is wrong with it; `COMMANDS` are remote-control
-commands of Celery's; `KEYS` turn keys that a worker or the scheduler reads into something else.
+commands of Celery's; `EVENTS` are what workers are made to say; `KEYS` turn keys that a worker or the scheduler reads
+into something else.
 """
 
 import base64
@@ -9,6 +10,7 @@ import bz2
 import json
 import lzma
 import pickle
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from headwater import ids
 
 Sent = list[bytes]
 BOMB_BYTES: Final = 20 * 1024 * 1024
+HTML: Final = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 
 
 class _Touch:
@@ -146,6 +149,72 @@ def options(job: str) -> dict[str, Any]:
         **{name: envelope(ring, properties=given) for name, given in properties.items()},
         "words for a task": envelope([[job], {"self": 1, "job_id": 2}, {}]),
     }
+
+
+def event(job: str, **changes: Any) -> dict[str, Any]:
+    """What a worker says when it has received a ring; of `changes`, None takes a field away."""
+    said = {
+        "type": "task-received", "hostname": "bulk@here", "utcoffset": 0, "pid": 7, "clock": 12, "uuid": job,
+        "timestamp": time.time(), "name": "headwater.sync", "args": f"['{job}']", "kwargs": "{}", "root_id": job,
+        "parent_id": None, "retries": 0, "eta": None, "expires": None, **changes,
+    }  # fmt: skip
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def events(job: str) -> dict[str, Any]:
+    """What Flower should not hear: bytes as they are, all else as JSON. Where there are words, they are live HTML."""
+    beat = event(job, type="worker-heartbeat", uuid=None, name=None, args=None, kwargs=None, root_id=None, retries=None)
+    forged: dict[str, Any] = {
+        "no event": 7,
+        "an empty one": {},
+        "no type": event(job, type=None),
+        "a type that is a list": event(job, type=[HTML]),
+        "another type": event(job, type="task-" + HTML),
+        "no worker": event(job, hostname=None),
+        "a worker that is a list": event(job, hostname=[HTML]),
+        "a worker of HTML": event(job, hostname=HTML),
+        "a worker with a long name": event(job, hostname="x" * 5_000),
+        "a clock that is text": event(job, clock=HTML),
+        "a clock that overflows": event(job, clock=10**30),
+        "a moment that is text": event(job, timestamp=HTML),
+        "a moment of no year": event(job, timestamp=1e300),
+        "no moment": event(job, timestamp=None),
+        "a task of HTML": event(job, name=HTML),
+        "a task that is a list": event(job, name=[HTML]),
+        "no job": event(job, uuid=None),
+        "a job of HTML": event(job, uuid=HTML),
+        "a job that is an object": event(job, uuid={"a": HTML}),
+        "an exception that is a list": event(job, type="task-failed", exception=[HTML]),
+        "a traceback that is an object": event(job, type="task-failed", traceback={"a": HTML}),
+        "a result that is a list": event(job, type="task-succeeded", result=[HTML], runtime=1),
+        "a time that is text": event(job, type="task-succeeded", runtime=HTML),
+        "retries that are a list": event(job, retries=[HTML]),
+        "a load that is text": {**beat, "loadavg": HTML},
+        "a load of HTML": {**beat, "loadavg": [HTML]},
+        "jobs that are a list": {**beat, "active": [HTML]},
+        "a pace that is text": {**beat, "freq": HTML},
+        "one among others": [event(job), event(job, name=HTML)],
+    }
+    return {
+        "nothing": b"",
+        "no text": b"\xff{",
+        "deep": b"[" * 30_000 + b"]" * 30_000,
+        "large": envelope([event(job, exception="x" * 500_000)]),
+        "a body that is no base64": envelope(None, raw="!!!"),
+        "pickle": envelope(
+            None, raw=_base64(pickle.dumps(_Touch(Path("touched")))), content_type="application/x-python-serialize",
+            content_encoding="binary",
+        ),
+        "a bomb": envelope(
+            None, raw=_base64(zlib.compress(b"0" * BOMB_BYTES)), headers={"compression": "application/x-gzip"}
+        ),
+        **{name: envelope(said) for name, said in forged.items()},
+    }  # fmt: skip
+
+
+def publish(client: redis.Redis, message: Any) -> None:
+    """Say it where Flower listens."""
+    client.publish("/0.celeryev/task.multi", message if isinstance(message, bytes) else json.dumps(message))
 
 
 def push(client: redis.Redis, queue: str, message: Any) -> None:

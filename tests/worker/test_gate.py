@@ -1,6 +1,8 @@
 """What the gate lets through, and that it is always the same."""
 
+import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +39,64 @@ def test_what_is_no_ring_is_refused_once(message: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("read", "message", "reason"),
+    [
+        (gate.command, b'{"body": "' + b"x" * 9_000 + b'"}', "too_large"),
+        (lambda message: gate.ring("bulk", message), b'{"body": "' + b"x" * 9_000 + b'"}', "too_large"),
+        (gate.events, b'{"body": "' + b"x" * 70_000 + b'"}', "too_large"),
+        (
+            lambda message: gate.ring("bulk", message),
+            attacking.envelope([[7], {}, {}], task="headwater.sync"),
+            "malformed",
+        ),
+        (
+            lambda message: gate.ring("bulk", message),
+            attacking.envelope([[JOB], {}, {}], task="os.system"),
+            "foreign_task",
+        ),
+        (lambda message: gate.ring("bulk", message), attacking.envelope([[JOB], {}, {}]), "foreign_task"),
+        (gate.command, attacking.envelope([]), "malformed"),
+        (gate.command, attacking.envelope({"method": "shutdown", "destination": None}), "foreign_command"),
+        (gate.events, attacking.envelope([attacking.event(JOB, name="os.system")]), "foreign_task"),
+        (gate.events, attacking.envelope([attacking.event(JOB, clock=True)]), "malformed"),
+    ],
+)
+def test_a_refusal_says_why(read: Callable[[bytes], bytes | None], message: Any, reason: str) -> None:
+    """It is what the metrics tell the operator."""
+    gate.REFUSALS.take()
+    assert read(raw(message)) is None
+    assert gate.REFUSALS.take() == {reason: 1}
+
+
+@pytest.mark.parametrize(
     "message", [pytest.param(message, id=name) for name, message in attacking.options(JOB).items()]
 )
 def test_a_ring_is_written_anew(message: Any) -> None:
     """From task and job alone, whatever else it said."""
     plain = attacking.envelope([[JOB], {}, {}])
     assert untagged(gate.ring("interactive", raw(message))) == untagged(gate.ring("interactive", raw(plain)))
+
+
+@pytest.mark.parametrize("message", [pytest.param(said, id=name) for name, said in attacking.events(JOB).items()])
+def test_what_no_worker_says_is_refused_once(message: Any) -> None:
+    """Also where it stands among events that are some."""
+    gate.REFUSALS.take()
+    assert gate.events(raw(message)) is None
+    assert sum(gate.REFUSALS.take().values()) == 1
+
+
+def test_an_event_is_written_anew() -> None:
+    """In the fields that workers fill, with its job for what it says of arguments, and words of some length."""
+    said = attacking.event(JOB, retries=3, args="('x',)", eta="x" * 50, link=[attacking.HTML], parent_id="p")
+    failed = attacking.event(JOB, type="task-failed", name="lies", exception="x" * 5_000)
+    beat = {"type": "worker-heartbeat", "hostname": "bulk@here", "clock": 1, "timestamp": 2.5, "loadavg": [0.1, 2, 3]}
+    read = untagged(gate.events(raw(attacking.envelope([said, failed, beat | {"uuid": "x"}]))))
+    names = ("type", "hostname", "timestamp", "clock", "utcoffset", "pid", "uuid", "root_id")
+    assert json.loads(base64.b64decode(read["body"])) == [
+        {name: said[name] for name in (*names, "retries", "name")} | {"args": f"['{JOB}']", "kwargs": "{}"},
+        {name: failed[name] for name in names} | {"retries": 0, "exception": "x" * 4_096},
+        beat,
+    ]
 
 
 def test_no_command_passes_but_questions() -> None:

@@ -1,4 +1,4 @@
-"""How a worker hears Redis: through the gate, and again every two seconds after it was away.
+"""How a worker and Flower hear Redis: through the gate, and again every two seconds after it was away.
 
 Celery waits longer from try to try, up to half a minute, and offers no setting for it: jobs would wait that long for a
 Redis that is there again.
@@ -15,6 +15,7 @@ from headwater_worker import gate
 
 _RETRY_SECONDS: Final = 2
 _COMMANDS: Final = b"celery.pidbox"
+_EVENTS: Final = b".celeryev"
 
 
 class _Client(redis.Redis):
@@ -33,21 +34,24 @@ class _Client(redis.Redis):
         return None if ring is None else (key, ring)
 
     def pubsub(self, **options: Any) -> "_Subscription":
-        """One that reads commands through the gate."""
+        """One that reads commands and events through the gate."""
         return _Subscription(self.connection_pool, **options)
 
 
 class _Subscription(redis.client.PubSub):
     def parse_response(self, *arguments: Any, **options: Any) -> Any:
-        """As redis-py's; None for a command that is refused."""
+        """As redis-py's; None for a command or an event that is refused."""
         response: Any = super().parse_response(*arguments, **options)  # type: ignore[no-untyped-call]
         if not isinstance(response, list) or response[0] not in (b"message", b"pmessage"):
             return response
         *addressed, channel, message = response
-        if not channel.endswith(_COMMANDS):
+        if _EVENTS in channel:
+            read = gate.events(message)
+        elif channel.endswith(_COMMANDS):
+            read = gate.command(message)
+        else:
             return response
-        command = gate.command(message)
-        return None if command is None else [*addressed, channel, command]
+        return None if read is None else [*addressed, channel, read]
 
 
 class _Channel(transport.Channel):
