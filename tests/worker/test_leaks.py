@@ -53,6 +53,7 @@ def loud(
         HEADWATER_LOG_LEVEL="debug",
     ) as engine:
         engine.ready()
+        engine.deliverer()
         worker = engine.worker(slots=2)
         with overheard(engine) as published:
             jobs = {
@@ -127,4 +128,4 @@ def test_a_child_has_none_of_the_deployments_passwords_in_its_environment(loud: 
 
 def test_no_process_leaves_a_core(loud: Loud) -> None:
     """It would hold what was open at that moment."""
-    assert loud.core_limits == dict.fromkeys(("api", "scheduler", "worker"), ("0", "0"))
+    assert loud.core_limits == dict.fromkeys(("api", "scheduler", "deliverer", "worker"), ("0", "0"))
