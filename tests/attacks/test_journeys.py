@@ -126,10 +126,13 @@ def _what_the_api_refuses_it_does_not_repeat(besieged: Besieged, _: Scale) -> No
             assert (answer.status_code, str(field)) == (400, str(field))
 
 
-def _a_secret_that_is_no_unicode_is_refused(besieged: Besieged, _: Scale) -> None:
-    """JSON can hold half a character; nothing else can."""
+def _what_nobody_can_keep_is_refused(besieged: Besieged, _: Scale) -> None:
+    """JSON can hold half a character, which nothing else can, and U+0000, which Postgres cannot."""
     secrets = {"access_key_id": "x", "secret_access_key": "\ud800"}
     assert besieged.create(Journey("s3", fields.CONFIGS["s3"], secrets)).status_code == 400
+    for type_ in _NAME_OF:
+        prefixed = at(type_, besieged.field.origin) | {"prefix": "x\0"}
+        assert besieged.create(with_secrets(type_, prefixed)).status_code == 400
 
 
 def _a_webhook_reaches_nobody_else(besieged: Besieged, scale: Scale) -> None:
@@ -148,7 +151,7 @@ _WAVES: Final = (
     _a_files_name_does_not_climb,
     _honest_sources_work,
     _what_the_api_refuses_it_does_not_repeat,
-    _a_secret_that_is_no_unicode_is_refused,
+    _what_nobody_can_keep_is_refused,
     _a_webhook_reaches_nobody_else,
 )
 
