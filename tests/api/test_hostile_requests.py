@@ -78,6 +78,8 @@ MALFORMED = {
     "two keys": get("/api/v1/me", KEY, "Authorization: Bearer hw_x"),
     "two content types": post(b"{}", JSON, "Content-Type: text/plain"),
     "two idempotency keys": post(b"{}", JSON, "Idempotency-Key: a", "Idempotency-Key: b"),
+    "two encodings": post(b"{}", JSON, "Content-Encoding: identity", "Content-Encoding: gzip"),
+    "two preferences": post(b"{}", JSON, "Prefer: wait=0", "Prefer: wait=25"),
     "the same length twice": framed(b"{}", JSON, "Content-Length: 2", "Content-Length: 2"),
     "two lengths": framed(b"{} ", JSON, "Content-Length: 2", "Content-Length: 3"),
     "a list of lengths": framed(b"{}", JSON, "Content-Length: 2, 2"),
@@ -202,6 +204,18 @@ def expect_problem(fields: dict[str, str], body: bytes) -> None:
 
 
 OURS = "Origin: https://app.example.com"
+
+
+def test_where_no_origin_is_named_there_is_no_cors(
+    start_api: Callable[..., Api], organization: CreatedOrganization
+) -> None:
+    """Neither for any page nor for a preflight."""
+    api = start_api(HEADWATER_CORS_ORIGINS="")
+    preflight = head("OPTIONS /api/v1/projects HTTP/1.1", HOST, OURS, "Access-Control-Request-Method: POST")
+    for request, status in ((get("/api/v1/me", KEY, OURS), 200), (preflight, 405)):
+        found, fields, _body, _granted = ask(api, with_key(request, organization))
+        assert found == status
+        assert not [name for name in fields if name.startswith("access-control-")]
 
 
 @pytest.mark.parametrize(

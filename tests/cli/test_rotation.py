@@ -23,7 +23,7 @@ from headwater.db import Connection
 from headwater.errors import CannotUnseal, KeyUnavailable
 from headwater.vault import keys, unseal
 from headwater.vault.keyring import Keyring
-from headwater.vault.providers import KeyFile, create_key_file
+from headwater.vault.providers import KeyFile, Wrapped, create_key_file
 from headwater.vault.seal import Binding
 from headwater.webhooks import signing
 from headwater_cli import master_keys, rotation
@@ -425,3 +425,56 @@ def test_verify_keys_says_what_is_broken(holder: Holder) -> None:
     made = keys.make(holder.id, holder.opener.provider)
     holder.connection.execute("update organization_key set public_key = %s where id = %s", (made.public, key_id))
     assert master_keys.verify(holder.opener).broken == [key_id]
+
+
+def test_verify_keys_is_content_only_when_nothing_is_left_to_do(holder: Holder) -> None:
+    """A key that is on its way out, one that does not unwrap, a secret that does not open: each alone is enough."""
+    newest = master_keys.newest(holder.opener.provider)
+    rotation.begin(holder.opener)
+    assert (master_keys.verify(holder.opener).is_done(newest), rotate(holder.opener).unopened) == (False, [])
+    assert master_keys.verify(holder.opener).is_done(newest) is True
+    binding = holder.source("secret")
+    holder.connection.execute(
+        "update sealed_credential set ciphertext = substring(ciphertext from 2) where subject_id = %s",
+        (binding.subject_id,),
+    )
+    assert master_keys.verify(holder.opener).is_done(newest) is False
+    holder.replace(binding, "again")
+    assert master_keys.verify(holder.opener).is_done(newest) is True
+    (key_id,) = holder.key_ids()
+    public = keys.make(holder.id, holder.opener.provider).public
+    holder.connection.execute("delete from sealed_credential where subject_id = %s", (binding.subject_id,))
+    holder.connection.execute("update organization_key set public_key = %s where id = %s", (public, key_id))
+    assert master_keys.verify(holder.opener).is_done(newest) is False
+
+
+class Overtaken(Keyring):
+    """The operator's, who is overtaken by another one between reading a private key and writing it."""
+
+    def __init__(self, key: KeyFile, overtake: Callable[[], object]) -> None:
+        super().__init__(key)
+        self._overtake = overtake
+
+    def rewrap(self, wrapped: Wrapped, context: bytes) -> Wrapped:
+        """As it does; then the other one is through before it returns."""
+        rewrapped = super().rewrap(wrapped, context)
+        self._overtake()
+        return rewrapped
+
+
+def test_of_two_who_wrap_a_key_anew_the_first_wins(holder: Holder) -> None:
+    """What it wrote stays: the other one's is of what stood there before."""
+    holder.source("secret")
+    add_master_key(holder)
+    newest, wrapped = master_keys.newest(holder.opener.provider), "select wrapped from organization_private_key"
+    found: list[Any] = []
+
+    def overtake() -> None:
+        found.append(master_keys.rewrap(holder.opener, newest))
+        found.append(holder.connection.execute(f"{wrapped} where key_id = %s", holder.key_ids()).fetchone())
+
+    late = Opener(holder.operating, holder.id, Overtaken(KeyFile(holder.master), overtake))
+    assert master_keys.rewrap(late, newest) == 0
+    left = holder.connection.execute(f"{wrapped} where key_id = %s", holder.key_ids()).fetchone()
+    assert (found, holder.audited()) == ([1, left], [Act.KEY_REWRAP])
+    assert holder.opened() == holder.secrets
