@@ -301,6 +301,20 @@ def test_a_row_that_is_being_changed_is_waited_for_and_never_locked_out(holder: 
     assert (last.deleted, holder.used(), holder.opened()) == ([old], {new}, {busy: "after", idle: "idle"})
 
 
+def test_a_row_that_is_held_for_a_whole_pass_is_taken_in_the_next(holder: Holder) -> None:
+    """The rotation does not end while a secret is left that opens."""
+    busy = holder.source("busy")
+    rotation.begin(holder.opener)
+    old, new = holder.key_ids()
+    steps = rotation.go_on(holder.opener)
+    with db.connect(holder.url, application="tests") as api, api.transaction():
+        db.set_organization(api, holder.id)
+        api.execute("select from sealed_credential where subject_id = %s for update", (busy.subject_id,))
+        assert [step.resealed for step in (next(steps), next(steps))] == [0, 0]
+    *_, last = steps
+    assert (last.resealed, last.deleted, holder.used(), holder.opened()) == (1, [old], {new}, {busy: "busy"})
+
+
 def test_nothing_can_be_sealed_to_a_key_that_is_gone(holder: Holder) -> None:
     """Whoever read it in time and writes too late is refused by the database."""
     (old,) = holder.key_ids()
