@@ -10,6 +10,7 @@ from headwater_api.connectors import checking
 
 from . import attacks, fields
 from .fields import SPECS, TextField
+from .journeys import is_accepted
 
 PORT = 9
 
@@ -80,3 +81,30 @@ def test_every_way_to_authenticate_is_attacked() -> None:
     """The credentials of the suite are those that the types need."""
     needed = {name for names in CREDENTIALS_OF.values() for name in names}
     assert needed == fields.secrets()["api"].keys()
+
+
+# What would end a host or a path, for each text that becomes a part of one.
+BREAKS_OUT = ("a/b", "a.b/", "a@evil", "a#b", "a?b", "a:80", "a\\b", "a b", "a\r\nb", "a%2fb", "", "..", "ä")
+PARTS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("s3", "region"): (*BREAKS_OUT, "eu.central", "EU-CENTRAL-1", "a" * 41, "mars", "eu-central"),
+    ("s3", "bucket"): (*BREAKS_OUT, "-a", "a" * 256, "Capitals", "under_score"),
+    ("s3", "role_arn"): (
+        *BREAKS_OUT, "arn:aws:iam::1:role/a", "arn:aws:s3:::bucket", "arn:aws:iam::123456789012:user/a",
+    ),
+    ("s3", "endpoint_url"): ("https://a/b", "https://u@a", "ftp://a", "https://127.1", "a"),
+    ("azure_blob", "account"): (*BREAKS_OUT, "a.b", "Capitals", "a-b", "a" * 25),
+    ("azure_blob", "container"): (*BREAKS_OUT, "a--b", "Capitals", "a" * 64),
+    ("azure_blob", "endpoint_url"): (
+        "https://a/b", "https://u@a", "ftp://a", "https://127.1", "a", "https://other.blob.core.windows.net",
+    ),
+    ("gcs", "bucket"): (*BREAKS_OUT, "-a", "Capitals", "a" * 223),
+    ("gcs", "endpoint_url"): ("https://a/b", "https://u@a", "ftp://a", "https://127.1", "a"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("type_", "name"), PARTS)
+def test_what_becomes_a_part_of_an_address_has_a_grammar(type_: str, name: str) -> None:
+    """None of it reaches an SDK, whatever the way out would refuse."""
+    base = {key: value for key, value in fields.CONFIGS[type_].items() if key != name}
+    taken = [text for text in PARTS[type_, name] if is_accepted(SPECS[type_], "config", base | {name: text})]
+    assert taken == []

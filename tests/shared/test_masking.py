@@ -63,6 +63,16 @@ def test_every_spelling_is_masked(spelling: Any, secret: str) -> None:
     assert spelling(secret) not in said
 
 
+@pytest.mark.parametrize("spelling", [pytest.param(spell, id=name) for name, spell in SPELLINGS.items()])
+def test_a_hard_secret_is_masked_in_every_spelling(spelling: Any) -> None:
+    """One that each of them writes differently."""
+    secret = "aä<b>&\"c'/+%20\\\\?~ï¿¾"
+    with masking.mask_for([secret]):
+        said = masking.masked(f"in <{spelling(secret)}>")
+    assert masking.MASK in said
+    assert spelling(secret) not in said
+
+
 @pytest.mark.parametrize("user", ["", "u", "us", "use", "a longer user"])
 def test_basic_authentication_is_masked(user: str) -> None:
     """Base64 of user and password, wherever in it the password begins: at most its edges are left."""
