@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,19 @@ from headwater.vault.providers import KeyFile
 from headwater_worker.context import JobContext
 from headwater_worker.handlers import sync
 from headwater_worker.progress import Reporter
+from headwater_worker.sync import readers
 from headwater_worker.sync.judging import Judged
 from headwater_worker.sync.landing import Landing
 from headwater_worker.sync.loading import Loading
 
 SETTINGS = JobSettings(retry_base_seconds=0)
+
+
+def readers_now() -> Iterator[int]:
+    """The pids of this process's readers."""
+    with suppress(OSError):
+        nursery = readers.nursery().pid
+        yield from map(int, Path(f"/proc/{nursery}/task/{nursery}/children").read_text().split())
 
 
 def spoil(monkeypatch: pytest.MonkeyPatch) -> None:

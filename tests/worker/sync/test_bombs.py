@@ -16,11 +16,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import api_stub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from api_stub import Reply
 
-from headwater_worker.sync import messages, readers
+from headwater_worker.sync import messages
+
+from .conftest import readers_now
+from .test_walking import ApiSource, new_api_source
 
 MOST_BYTES = messages.MEMORY_BYTES + 160 * 1024 * 1024
 """What a reader may take, and what it begins with."""
@@ -116,11 +121,63 @@ HONEST: dict[str, tuple[str, Callable[[], bytes], int]] = {
 }
 
 
+JSON, CSV = "application/json", "text/csv"
+
+
+def _around(text: bytes) -> bytes:
+    """A page of one record, and something beside it."""
+    return b'{"items": [{"id": 1}], "more": ' + text + b"}"
+
+
+ANSWER_BOMBS: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "JSON around the records without a bottom": (JSON, lambda: _around(b"[" * 10 * MEGABYTE), "invalid_answer"),
+    "JSON in the records without a bottom": (JSON, lambda: b'{"items": ' + b"[" * 20 * MEGABYTE, "invalid_answer"),
+    "millions of tiny arrays": (JSON, lambda: _around(b"[" + b"[]," * 7 * MEGABYTE + b"[]]"), "page_too_large"),
+    "gzip of nothing but space": (
+        f"{JSON}; gzip", lambda: gzip.compress(b" " * (200 * MEGABYTE), 1), "page_too_large"
+    ),
+    "a number without an end": (JSON, lambda: _around(b"1" * 10 * MEGABYTE), "invalid_answer"),
+    "a cursor without an end": (
+        JSON, lambda: b'{"items": [], "next": "' + b"x" * (10 * MEGABYTE) + b'"}', "invalid_answer"
+    ),
+    "a text without an end": (JSON, lambda: b'{"items": ["' + b"x" * (20 * MEGABYTE) + b'"]}', "invalid_answer"),
+    "CSV with one endless cell": (CSV, lambda: b'id,b\n1,"' + b"x" * (40 * MEGABYTE), "invalid_answer"),
+    "CSV of one endless line": (CSV, lambda: b"," * (15 * MEGABYTE), "invalid_answer"),
+}  # fmt: skip
+"""Type, body, and the code of the failed job."""
+
+ANSWER_REJECTS: dict[str, tuple[str, Callable[[], bytes], set[str]]] = {
+    "a record that is too deep": (
+        JSON, lambda: b'{"items": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}", {"not_storable"}
+    ),
+    "a record of one endless number": (JSON, lambda: b'{"items": [' + b"1" * MEGABYTE + b"]}", {"not_storable"}),
+}  # fmt: skip
+
+HONEST_ANSWERS: dict[str, tuple[str, Callable[[], bytes], int]] = {
+    "JSON of 500 levels, around and within": (
+        JSON, lambda: b'{"items": [%b], "more": %b}' % ((b"[" * 500 + b"]" * 500,) * 2), 1
+    ),
+    "a million tiny arrays": (JSON, lambda: _around(b"[" + b"[]," * MEGABYTE + b"[]]"), 1),
+    "100,000 records of next to nothing": (JSON, lambda: b'{"items": [' + b"[]," * 99_999 + b"[]]}", 100_000),
+    "gzip of 40 MB": (
+        f"{JSON}; gzip", lambda: gzip.compress(b'{"items": ["%b"]}' % b'","'.join([b"x" * 997] * 40_000), 1), 40_000
+    ),
+    "numbers of 1,000 and of 300 digits": (
+        JSON, lambda: b'{"items": [%b], "more": %b}' % (b"1" * 1_000, b"1" * 300), 1
+    ),
+    "a text of 5 MB": (JSON, lambda: b'{"items": ["' + b"x" * (5 * MEGABYTE) + b'"]}', 1),
+    "CSV with a cell of 10 MB": (CSV, lambda: b'id,b\n1,"' + b"x" * (10 * MEGABYTE) + b'"\n', 1),
+}  # fmt: skip
+
+MOST_OWN_BYTES = 160 * 1024 * 1024
+"""What the job's process may take while it has an answer read and lands what is good: some of its largest records."""
+
+
 class _Watch:
-    """The most that any reader took, in bytes, and the seconds."""
+    """The most that any reader took, in bytes, what this process took beyond what it had, and the seconds."""
 
     def __enter__(self) -> Self:
-        self.peak, self._stop = 0, threading.Event()
+        self.peak, self.own, self._had, self._stop = 0, 0, self._of("self", "VmRSS:"), threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._began = time.monotonic()
         self._thread.start()
@@ -133,18 +190,14 @@ class _Watch:
 
     def _run(self) -> None:
         while not self._stop.wait(0.01):
+            self.own = max(self.own, self._of("self", "VmRSS:") - self._had)
             for pid in readers_now():
                 with suppress(OSError, StopIteration):
-                    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-                    high = next(line for line in lines if line.startswith("VmHWM:"))
-                    self.peak = max(self.peak, int(high.split()[1]) * 1024)
+                    self.peak = max(self.peak, self._of(pid, "VmHWM:"))
 
-
-def readers_now() -> Iterator[int]:
-    """The pids of this process's readers."""
-    with suppress(OSError):
-        nursery = readers.nursery().pid
-        yield from map(int, Path(f"/proc/{nursery}/task/{nursery}/children").read_text().split())
+    def _of(self, pid: int | str, what: str) -> int:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(what)).split()[1]) * 1024
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -171,3 +224,67 @@ def test_its_honest_twin_is_brought_in(source, name):
     print(f"{name}: {watch.peak / 2**20:.0f} MiB, {watch.seconds:.1f} s")
     assert (ended.status, ended.counters["landed"]) == ("succeeded", count), json.dumps(ended.error_summary)
     assert watch.peak < MOST_BYTES
+
+
+@pytest.fixture
+def api_source(database, connection, working, organization, master_key_file) -> Iterator[ApiSource]:
+    """A source of an API whose pages follow cursors."""
+    with api_stub.running() as api:
+        source = new_api_source(database, connection, working, organization, master_key_file, api)
+        source.config = {"records_path": "items", "pagination": {"type": "cursor", "cursor_path": "next"}}
+        source.configure()
+        yield source
+
+
+def _answering(source: ApiSource, media: str, body: bytes) -> None:
+    """From now on that is what the API says; the source is set up for it."""
+    plain, _, packed = media.partition("; ")
+    source.config["pagination"] = {"type": "none"} if plain == CSV else {"type": "cursor", "cursor_path": "next"}
+    source.configure()
+    headers = {"Content-Type": plain} | ({"Content-Encoding": packed} if packed else {})
+    source.api.answer = lambda _: Reply(body, headers=headers)
+
+
+def _watched(source: ApiSource, name: str, media: str, body: bytes) -> tuple[Any, _Watch]:
+    _answering(source, media, body)
+    with _Watch() as watch:
+        ended = source.sync()
+    print(f"{name}: {watch.peak / 2**20:.0f} MiB, own {watch.own / 2**20:.0f} MiB, {watch.seconds:.1f} s")
+    assert watch.peak < MOST_BYTES
+    assert watch.own < MOST_OWN_BYTES
+    return ended, watch
+
+
+def _works_again(source: ApiSource) -> None:
+    """The next job runs, in the same process."""
+    _answering(source, JSON, b'{"items": [{"id": 7}]}')
+    assert source.sync().status == "succeeded"
+    assert source.values() == [{"id": 7}]
+
+
+@pytest.mark.parametrize("name", ANSWER_BOMBS)
+def test_an_answer_that_is_a_bomb_ends_its_job(api_source, name):
+    """With a typed error, in bounded memory, here and in the reader."""
+    media, make, code = ANSWER_BOMBS[name]
+    ended, _ = _watched(api_source, name, media, make())
+    assert (ended.status, ended.code) == ("failed", code)
+    assert api_source.items() == []
+    _works_again(api_source)
+
+
+@pytest.mark.parametrize("name", ANSWER_REJECTS)
+def test_a_record_that_is_a_bomb_costs_itself(api_source, name):
+    """As in files: a typed reject."""
+    media, make, codes = ANSWER_REJECTS[name]
+    ended, _ = _watched(api_source, name, media, make())
+    assert ended.status == "partially_succeeded"
+    assert {reject["code"] for reject in api_source.rejects()} == codes
+    _works_again(api_source)
+
+
+@pytest.mark.parametrize("name", HONEST_ANSWERS)
+def test_the_honest_twin_of_an_answer_is_brought_in(api_source, name):
+    """Whole, and without a reject."""
+    media, make, count = HONEST_ANSWERS[name]
+    ended, _ = _watched(api_source, name, media, make())
+    assert (ended.status, ended.counters["landed"]) == ("succeeded", count), json.dumps(ended.error_summary)

@@ -5,14 +5,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
-from headwater_worker.sync import fetching, readers
+from headwater_worker.sync import fetching, messages, readers
+from headwater_worker.sync.answers import ODD, Told
 from headwater_worker.sync.formats.base import Block, Refusal
 from headwater_worker.sync.judging import Judge
+from headwater_worker.sync.messages import Done, Garbled
 
-from .test_bombs import readers_now
+from .conftest import readers_now
 
 _PROBE = """
 import os, resource, socket
@@ -91,6 +95,48 @@ def test_what_used_up_its_time_is_told_from_what_died():
     assert [readers.why(status).code for status in (int(signal.SIGPROF), int(signal.SIGKILL), 256, None)] == [
         "file_too_complex", readers.DIED, readers.DIED, readers.DIED,
     ]  # fmt: skip
+
+
+_TOLD = Told(found="c2", digest="0" * 32, cursor="2026", odd_cursors=0, first=["key"])
+
+
+def _said(told: Told, **lies: Any) -> Told | None:
+    """What the worker makes of it."""
+    done = orjson.dumps([{}, 1, None, told.as_json() | lies])
+    answer = messages.parse(messages.DONE, done, b"", b"")
+    assert isinstance(answer, Done)
+    return answer.told
+
+
+def test_what_is_told_of_an_answer_comes_through():
+    """Whichever shape its parts have."""
+    odd = Told(ODD, "1" * 32, None, 3, Refusal(None, "code", "message", "excerpt", "/pointer"))
+    assert [_said(told) for told in (_TOLD, odd)] == [_TOLD, odd]
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"found": {"next": "x"}},
+        {"found": 1.5},
+        {"found": "x" * 8_193},
+        {"digest": "0" * 33},
+        {"digest": None},
+        {"cursor": "a\0"},
+        {"cursor": "x" * 1_001},
+        {"cursor": 1},
+        {"odd_cursors": "1"},
+        {"first": ["password"]},
+        {"first": [["key"]]},
+        {"first": 1},
+        {"first": {"line": 1, "code": ["key"], "message": "message"}},
+        {"first": {"shell": "x"}},
+    ],
+)
+def test_what_is_told_of_an_answer_must_have_its_form(lie):
+    """A reader may have been taken over by what it read."""
+    with pytest.raises(Garbled):
+        _said(_TOLD, **lie)
 
 
 def test_rows_of_another_load_are_noticed():

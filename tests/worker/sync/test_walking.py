@@ -1,6 +1,8 @@
 """Whole syncs of a real API: what replaces what, what is seen when, and what a crash leaves behind."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +26,7 @@ from headwater_worker.connectors import api_client
 from headwater_worker.context import JobContext
 from headwater_worker.sync import landing
 
-from .conftest import Ended, Source
+from .conftest import Ended, Source, readers_now
 
 INCREMENTAL = {"parameter": "since", "cursor_path": "at", "format": "integer"}
 AN_HOUR_AGO = "now() - interval '2 hours'"
@@ -116,6 +118,18 @@ def source(
     api: ApiStub,
 ) -> ApiSource:
     """A source of that API, lenient, its records without keys."""
+    return new_api_source(database, connection, working, organization, master_key_file, api)
+
+
+def new_api_source(
+    database: str,
+    connection: Connection,
+    working: Connection,
+    organization: CreatedOrganization,
+    master_key_file: Path,
+    api: ApiStub,
+) -> ApiSource:
+    """A source of an API, lenient, its records without keys."""
     connection.execute("update job set status = 'failed' where status in ('running', 'queued')")
     project_id = making.make_project(connection, organization.organization_id)
     making.act_for(connection, organization.organization_id)
@@ -524,6 +538,43 @@ class TestInterruptions:
         finally:
             released.set()
         assert source.values() == []
+
+    @pytest.mark.parametrize(
+        ("ending", "status", "code"),
+        [(signal.SIGKILL, "queued", "reader_died"), (signal.SIGPROF, "failed", "page_too_complex")],
+    )
+    def test_a_reader_that_ends_in_a_page_ends_the_walk(
+        self, source: ApiSource, ending: signal.Signals, status: str, code: str
+    ) -> None:
+        """One that died costs an attempt, one that used up its time (SIGPROF) the job; nothing is there twice after."""
+        source.api.records = [{"id": number} for number in range(7)]
+        usual, going_on, ended = api_stub.paged(source.api, "page"), threading.Event(), threading.Event()
+
+        def half() -> Iterator[bytes]:
+            yield b'{"data": '
+            going_on.set()
+            ended.wait(20)
+
+        def interrupt() -> None:
+            if going_on.is_set():
+                going_on.clear()
+                (pid,) = readers_now()
+                os.kill(pid, ending)
+                ended.set()
+
+        source.api.answer = lambda asked: (
+            Reply(half()) if asked.query["page"] == "2" and not ended.is_set() else usual(asked)
+        )
+        source.config = api_stub.config(source.api, "page")
+        source.configure()
+        context = source.claim(source.submit(), interrupt)
+        failed = source.attempt(context)
+        assert (failed.status, failed.code) == (status, code)
+        assert (source.values(), list(readers_now())) == ([], [])
+        again = source.claim(context.claim.job_id) if status == "queued" else source.claim(source.submit())
+        assert source.attempt(again).status == "succeeded"
+        assert source.values() == source.api.records
+        assert source.totals()["item_count"] == 7
 
     def test_a_throttled_walk_waits_in_its_place(self, source: ApiSource, monkeypatch: pytest.MonkeyPatch) -> None:
         """One page asks for patience: the pages before it are not asked for again."""

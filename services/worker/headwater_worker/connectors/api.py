@@ -1,9 +1,9 @@
 """HTTP APIs, through httpx2."""
 
 import functools
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import ClassVar, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -12,11 +12,9 @@ import httpx2
 from headwater.connectors.api import ApiConfig, NoPagination
 from headwater.errors import ConnectorError, Permanent
 from headwater_worker.connectors import api_answers, api_errors
-from headwater_worker.connectors.api_answers import Answer
 from headwater_worker.connectors.api_client import Client
-from headwater_worker.connectors.api_paging import NEEDS_JSON, Paging, Read
+from headwater_worker.connectors.api_paging import NEEDS_JSON, Paging, Read, looks_at
 from headwater_worker.connectors.base import (
-    ByteStream,
     CheckWarning,
     FileEntry,
     Opening,
@@ -27,9 +25,10 @@ from headwater_worker.connectors.base import (
     Walk,
 )
 from headwater_worker.connectors.ladder import Origin, Way
-from headwater_worker.sync.formats.base import Options, Record, Refusal, Source, Unreadable
-from headwater_worker.sync.formats.choice import Format
-from headwater_worker.sync.records import at_path
+from headwater_worker.sync import records
+from headwater_worker.sync.answers import Envelope
+from headwater_worker.sync.formats.base import Refusal
+from headwater_worker.sync.pages import Pages
 
 T = TypeVar("T")
 
@@ -38,6 +37,7 @@ _ATTEMPTS: Final = 4
 _PAGE_SECONDS: Final = 300.0
 _PROBE_READ_SECONDS: Final = 6.0
 _PROBE_PAGE_SECONDS: Final = 6.5
+_NAMES: Final = {records.KEY: "record_key", records.CURSOR: "incremental.cursor_path"}
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -95,6 +95,9 @@ class ApiConnector(RecordConnector):
     def pages(self, *, since: str | None = None, named: str | None = None) -> Iterator[Page]:
         return self._walk_through(self._data_client, since, named)
 
+    def misread(self, fault: Refusal) -> ConnectorError:
+        return api_errors.of_fault(fault.code) or super().misread(fault)
+
     def uri(self, path: str) -> str:
         parts = urlsplit(self._config.endpoint)
         return f"{parts.scheme}://{parts.netloc}{path}"
@@ -133,29 +136,36 @@ class ApiConnector(RecordConnector):
             if response is None:
                 response = client.get(url)
             try:
-                answer = self._answer(client, response, named)
-                stream = _Digested(answer.stream)
-                page = Page(answer.format, stream, self._etag(response))
+                page = self._page(client, response, named)
                 yield page
             finally:
                 response.close()
-            url = paging.following(Read(response, answer.around, page.seen, stream.digest))
+            assert page.told is not None
+            url = paging.following(Read(response, page.seen, page.told.digest, page.told.found))
 
     def _take_first(self) -> httpx2.Response | None:
         with self._lock:
             first, self._first = self._first, None
         return first
 
-    def _answer(
+    def _page(
         self, client: Client, response: httpx2.Response, named: str | None, seconds: float = _PAGE_SECONDS
-    ) -> Answer:
-        format_ = api_answers.format_of(response, named)
-        if format_ == "json":
-            path = _parts(self._config.records_path)
-            return api_answers.read_json(client.body(response, seconds), response, path, single=self._is_single)
+    ) -> Page:
+        format_, etag = api_answers.format_of(response, named), self._etag(response)
+        if format_.name == "json":
+            return Page(format_, client.body(response, seconds), self._envelope(response), etag)
         if isinstance(self._config.pagination, NEEDS_JSON):
             raise api_errors.NEEDS_JSON.error()
-        return Answer(format_, client.body(response))
+        return Page(format_, client.body(response), None, etag)
+
+    def _envelope(self, response: httpx2.Response) -> Envelope:
+        return Envelope(
+            path=_parts(self._config.records_path),
+            single=self._is_single,
+            charset=response.charset_encoding,
+            wanted=looks_at(self._config),
+            most_bytes=api_answers.LARGEST_JSON_BYTES,
+        )
 
     @property
     def _is_single(self) -> bool:
@@ -191,18 +201,13 @@ class ApiConnector(RecordConnector):
             raise self._probe
 
     @functools.cached_property
-    def _sample(self) -> Record | Refusal | None:
-        """The first record of the first page. Raises `ConnectorError`."""
+    def _sample(self) -> Refusal | Sequence[str] | None:
+        """What the first record of the first page lacks, as in `Records`. Raises `ConnectorError`."""
         response = self._probe
         assert not isinstance(response, ConnectorError)
-        answer = self._answer(self._probe_client, response, None, _PROBE_PAGE_SECONDS)
-        try:
-            for block in Format(answer.format).blocks(Source(answer.stream), Options()):
-                for entry in block.entries:
-                    return entry
-        except Unreadable as error:
-            raise Permanent(f"The API's answer cannot be read: {error.message}", code="invalid_answer") from error
-        return None
+        page = self._page(self._probe_client, response, None, _PROBE_PAGE_SECONDS)
+        with closing(Pages(self)) as pages:
+            return pages.first(page)
 
     def _check_list(self) -> CheckWarning | None:
         if self._sample is None:
@@ -219,36 +224,13 @@ class ApiConnector(RecordConnector):
             return Skipped()
         if isinstance(sample, Refusal):
             raise Permanent(f"The first record cannot be read: {sample.message}", code=sample.code)
-        walk = self.walk
-        for name, path in (("record_key", walk.key), ("incremental.cursor_path", walk.cursor)):
-            if path is not None and at_path(sample[2], path) is None:
-                return CheckWarning(
-                    "field_not_found",
-                    f"The first record has nothing where `{name}` leads.",
-                    "Check the path: the names of the members that lead to the value, joined by dots.",
-                )
+        if sample:
+            return CheckWarning(
+                "field_not_found",
+                f"The first record has nothing where `{_NAMES[sample[0]]}` leads.",
+                "Check the path: the names of the members that lead to the value, joined by dots.",
+            )
         return None
-
-
-class _Digested:
-    """A stream that knows a digest of what was read."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
-        self._hash = hashlib.blake2b(digest_size=16)
-
-    @property
-    def digest(self) -> bytes:
-        """Of all that was read so far."""
-        return self._hash.digest()
-
-    def read(self, size: int = -1, /) -> bytes:
-        data = self._stream.read(size)
-        self._hash.update(data)
-        return data
-
-    def close(self) -> None:
-        self._stream.close()
 
 
 def _outcome(call: Callable[[], T]) -> T | ConnectorError:

@@ -5,7 +5,7 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import httpx2
@@ -13,10 +13,7 @@ import httpx2
 from headwater.connectors.api import ApiConfig
 from headwater.errors import Transient
 from headwater_worker.connectors import api_errors
-from headwater_worker.connectors.base import ByteStream
 from headwater_worker.egress import Proxy
-from headwater_worker.sync.formats.base import Source, Unreadable
-from headwater_worker.sync.formats.unpacking import unpacked
 
 _CONNECT_SECONDS: Final = 10.0
 _PIECE_BYTES: Final = 256 * 1024
@@ -27,7 +24,6 @@ _BACKOFF_SECONDS: Final = 0.5
 # What the API asks for beyond this is the scheduler's to wait for: it holds no slot meanwhile.
 _LONGEST_PAUSE_SECONDS: Final = 60.0
 _PORTS: Final = {"http": 80, "https": 443}
-_GZIP: Final = frozenset({"gzip", "x-gzip"})
 _USUAL: Final = {
     "User-Agent": "headwater",
     "Accept": "application/json, application/x-ndjson, text/csv;q=0.9, */*;q=0.5",
@@ -41,39 +37,17 @@ for _chatty in ("httpx2", "httpcore2"):
 
 
 class Body:
-    """The bytes of one answer, decompressed. With `seconds`, all of it must come within that time."""
+    """The bytes of one answer as they were sent. With `seconds`, all of it must come within that time."""
 
     def __init__(self, response: httpx2.Response, proxy: Proxy, seconds: float | None = None) -> None:
         self._response = response
+        self._pieces = response.iter_raw(_PIECE_BYTES)
         self._proxy = proxy
-        # httpx2 ends with gzip's first member, and takes one that breaks off for whole: records would be lost unseen.
-        is_gzip = response.headers.get("content-encoding", "").strip().lower() in _GZIP
-        pieces = response.iter_raw(_PIECE_BYTES) if is_gzip else response.iter_bytes(_PIECE_BYTES)
-        self._sent = _Sent(pieces, proxy, None if seconds is None else time.monotonic() + seconds)
-        self._stream: ByteStream = unpacked(Source(self._sent), "gz") if is_gzip else self._sent
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes; empty at the end. Raises `ConnectorError`."""
-        try:
-            return self._stream.read(size)
-        except Unreadable as error:
-            raise api_errors.garbled() from error
-
-    def close(self) -> None:
-        """Let go of the connection, read to the end or not."""
-        self._response.close()
-
-
-class _Sent:
-    """The bytes of an answer in pieces of any size."""
-
-    def __init__(self, pieces: Iterator[bytes], proxy: Proxy, deadline: float | None) -> None:
-        self._pieces = pieces
-        self._proxy = proxy
-        self._deadline = deadline
+        self._deadline = None if seconds is None else time.monotonic() + seconds
         self._rest = b""
 
     def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; empty at the end. Raises `ConnectorError`."""
         if not self._rest:
             # A read's own timeout starts again with each byte: one byte a second would hold it for hours.
             if self._deadline is not None and time.monotonic() > self._deadline:
@@ -87,7 +61,8 @@ class _Sent:
         return data
 
     def close(self) -> None:
-        """The answer is closed as a whole."""
+        """Let go of the connection, read to the end or not."""
+        self._response.close()
 
 
 class Client:

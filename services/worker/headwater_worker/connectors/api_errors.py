@@ -9,6 +9,7 @@ from headwater.errors import ConnectorError
 from headwater_worker.connectors import meaning
 from headwater_worker.connectors.meaning import Meaning
 from headwater_worker.egress import Proxy
+from headwater_worker.sync import answers
 
 FOREIGN: Final = (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError)
 """What a client raises."""
@@ -49,7 +50,7 @@ _REFUSED: Final = Meaning(
 _DOWN: Final = Meaning(
     "source_error", "The API failed to answer.", "Try again; look at the API's own state.", transient=True
 )
-_GARBLED: Final = Meaning(
+GARBLED: Final = Meaning(
     "invalid_answer", "The API's answer cannot be decoded.", "Check that the endpoint answers in HTTP, and in UTF-8."
 )
 SENT_AWAY: Final = Meaning(
@@ -87,6 +88,19 @@ BAD_LINK: Final = Meaning(
     "invalid_answer", "The API names a next page that cannot be asked for.", "Check that `pagination` fits the API."
 )
 
+_TOO_MUCH_AROUND: Final = Meaning(
+    "page_too_large",
+    "What stands around the records of a JSON answer is larger than 16 MiB.",
+    "Ask for smaller pages, or for answers without what is not wanted.",
+)
+
+_BY_FAULT: Final = {
+    answers.GARBLED: GARBLED,
+    answers.NOT_JSON: NOT_JSON,
+    answers.NO_RECORDS: NO_RECORDS,
+    answers.TOO_LARGE: TOO_LARGE,
+    answers.TOO_MUCH_AROUND: _TOO_MUCH_AROUND,
+}
 _BY_STATUS: Final = {
     401: _CREDENTIALS,
     403: _RIGHTS,
@@ -111,6 +125,12 @@ def of_answer(response: httpx2.Response, proxy: Proxy) -> ConnectorError | None:
     return _BY_STATUS.get(response.status_code, fallback).error(meaning.retry_after(response.headers))
 
 
+def of_fault(code: str) -> ConnectorError | None:
+    """What it means that a reader could not take an answer apart; None for what is about its records."""
+    meant = _BY_FAULT.get(code)
+    return None if meant is None else meant.error()
+
+
 def translated(error: BaseException, proxy: Proxy) -> ConnectorError:
     """What an error of httpx2 means; chained to it."""
     failure = _meant(error, proxy)
@@ -127,7 +147,7 @@ def _meant(error: BaseException, proxy: Proxy) -> ConnectorError:
     if isinstance(error, httpx2.TimeoutException):
         return _TIMEOUT.error()
     if isinstance(error, httpx2.DecodingError):
-        return _GARBLED.error()
+        return GARBLED.error()
     if isinstance(error, httpx2.InvalidURL | httpx2.UnsupportedProtocol):
         return BAD_LINK.error()
     return _BROKEN.error()
@@ -136,8 +156,3 @@ def _meant(error: BaseException, proxy: Proxy) -> ConnectorError:
 def too_slow() -> ConnectorError:
     """A page that does not come to its end."""
     return _TIMEOUT.error()
-
-
-def garbled() -> ConnectorError:
-    """Text that is not of the encoding that it says."""
-    return _GARBLED.error()

@@ -18,7 +18,6 @@ from headwater.connectors.api import (
 )
 from headwater_worker.connectors import api_errors
 from headwater_worker.connectors.api_client import Client
-from headwater_worker.sync.records import at_path
 
 NEEDS_JSON: Final = (CursorPagination, NextUrlPagination)
 
@@ -32,12 +31,21 @@ _REL: Final = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]*))', re.IGNORECA
 
 @dataclass(frozen=True)
 class Read:
-    """A page that was read: the answer, what stood around its records, their number and their digest."""
+    """A page that was read: the answer, how many records it had, their digest, what stands where paging looks."""
 
     response: httpx2.Response
-    around: Any
     seen: int
-    digest: bytes
+    digest: str
+    found: Any
+
+
+def looks_at(config: ApiConfig) -> list[str] | None:
+    """The members that lead to what says where the next page is, from the outside in; None if no body says it."""
+    match config.pagination:
+        case CursorPagination(cursor_path=path) | NextUrlPagination(path=path):
+            return path.split(".")
+        case _:
+            return None
 
 
 class Paging:
@@ -49,7 +57,7 @@ class Paging:
         self._number = config.pagination.first if isinstance(config.pagination, PagePagination) else 0
         self._empty_pages = 0
         self._circle = _Circle()
-        self._last_digest = b""
+        self._last_digest = ""
         parameters: dict[str, str] = {}
         if config.incremental is not None and since is not None:
             parameters[config.incremental.parameter] = since
@@ -76,14 +84,14 @@ class Paging:
                 return self._next_number(read, 1)
             case OffsetPagination():
                 return self._next_number(read, read.seen)
-            case CursorPagination(parameter=parameter, cursor_path=path):
-                cursor = _text(at_path(read.around, path.split(".")))
+            case CursorPagination(parameter=parameter):
+                cursor = _text(read.found)
                 if cursor is None:
                     return None
                 self._go_on(read, cursor)
                 return self._base.copy_merge_params({parameter: cursor})
-            case NextUrlPagination(path=path):
-                return self._next_link(read, _text(at_path(read.around, path.split("."))))
+            case NextUrlPagination():
+                return self._next_link(read, _text(read.found))
             case LinkHeaderPagination():
                 return self._next_link(read, _next_of(read.response.headers.get_list("link")))
             case _:

@@ -11,8 +11,12 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
 
 from headwater.connectors.spec import ConnectorConfig
+from headwater.errors import ConnectorError, Permanent
 from headwater.uploads.reading import SourceUploads
 from headwater_worker.egress import Policy, Proxy
+from headwater_worker.sync.answers import Envelope, Told
+from headwater_worker.sync.formats.base import Refusal
+from headwater_worker.sync.formats.choice import Format
 
 StepName: TypeAlias = Literal[
     "config", "resolve", "egress", "connect", "tls", "authenticate", "target", "list", "read"
@@ -175,15 +179,18 @@ class Walk:
 
 @dataclass
 class Page:
-    """One answer of a source of records: `stream` holds them in `format` (`json`: an array; `jsonl`; `csv`).
+    """One answer of a source of records: `stream` holds it as it came, in `format`; in JSON within `envelope`.
 
-    The reader reads it to its end and adds to `seen` how many records that were, before it asks for the next page.
+    A connector looks into none: a reader takes it apart, in a process of its own. Before the next page is asked for,
+    how many records came is in `seen`, and what else a walk has to know in `told`.
     """
 
-    format: str
+    format: Format
     stream: ByteStream
+    envelope: Envelope | None = None
     etag: str | None = None
     seen: int = 0
+    told: Told | None = None
 
 
 class RecordConnector(ListedConnector):
@@ -201,3 +208,11 @@ class RecordConnector(ListedConnector):
         `named`: the format of all pages, if the user said it. Used by one thread at a time. An error is an error of
         the whole walk: half of one is worth nothing.
         """
+
+    def misread(self, fault: Refusal) -> ConnectorError:
+        """What it means that a page could not be read; `fault.code` is one of `sync.answers` or of a format."""
+        return Permanent(
+            f"An answer of the source cannot be read: {fault.message}",
+            code="invalid_answer",
+            hint="Check that the source answers in the format that it names.",
+        )

@@ -12,9 +12,11 @@ from typing import Any, Final, Self
 
 import orjson
 
+from headwater_worker.sync.answers import Envelope, Told
 from headwater_worker.sync.formats.base import CsvOptions, Refusal
 from headwater_worker.sync.formats.choice import Format
 from headwater_worker.sync.judging import Judged
+from headwater_worker.sync.records import Looking
 
 FRAME: Final = struct.Struct(">cI")
 MESSAGE: Final = struct.Struct(">cIII")
@@ -50,12 +52,19 @@ class Garbled(Exception):
 
 @dataclass(frozen=True)
 class Order:
-    """One file to read. `found`: what the reading before this one found out about it."""
+    """One file to read. `found`: what the reading before this one found out about it.
+
+    `first`: the number behind which its records are counted. `looking`: it is an answer of a source of records, in JSON
+    within `envelope`.
+    """
 
     load_id: int
     format: Format
     csv: CsvOptions
     found: Mapping[str, Any]
+    first: int = 0
+    looking: Looking | None = None
+    envelope: Envelope | None = None
 
     def as_json(self) -> bytes:
         """For the frame."""
@@ -65,16 +74,29 @@ class Order:
     def of(cls, data: bytes) -> Self:
         """From the frame."""
         said = orjson.loads(data)
-        return cls(said["load_id"], Format(**said["format"]), CsvOptions(**said["csv"]), said["found"])
+        looking, envelope = said["looking"], said["envelope"]
+        return cls(
+            said["load_id"],
+            Format(**said["format"]),
+            CsvOptions(**said["csv"]),
+            said["found"],
+            said["first"],
+            looking and Looking(**looking),
+            envelope and Envelope(**envelope),
+        )
 
 
 @dataclass(frozen=True)
 class Done:
-    """The file is over. `fault`: why no more than `size` bytes of it were read. `details`: what was found out."""
+    """The file is over. `fault`: why no more than `size` bytes of it were read. `details`: what was found out.
+
+    `told`: of an answer.
+    """
 
     details: dict[str, Any]
     size: int
     fault: Refusal | None = None
+    told: Told | None = None
 
 
 def frame(kind: bytes, data: bytes = b"") -> list[bytes]:
@@ -98,7 +120,8 @@ def judged(answer: Judged) -> list[bytes]:
 
 def done(answer: Done) -> list[bytes]:
     """A message in pieces for `write`."""
-    said = orjson.dumps([answer.details, answer.size, answer.fault and _fields(answer.fault)])
+    told = None if answer.told is None else answer.told.as_json()
+    said = orjson.dumps([answer.details, answer.size, answer.fault and _fields(answer.fault), told])
     return [MESSAGE.pack(DONE, len(said), 0, 0), said]
 
 
@@ -106,19 +129,19 @@ def parse(kind: bytes, said: bytes, lines: bytes, rows: bytes) -> Judged | Done:
     """A message. Raises `Garbled`."""
     try:
         if kind == DONE:
-            details, size, fault = orjson.loads(said)
-            return Done(dict(details), int(size), fault and Refusal(*fault))
+            details, size, fault, told = orjson.loads(said)
+            return Done(dict(details), int(size), fault and _refusal(*fault), told and Told.of(told))
         parsed, good, refusals, member, faults = orjson.loads(said)
         return Judged(
             int(parsed),
             int(good),
             rows,
             lines,
-            [(int(number), Refusal(*fields)) for number, *fields in refusals],
+            [(int(number), _refusal(*fields)) for number, *fields in refusals],
             member,
-            [Refusal(*fields) for fields in faults],
+            [_refusal(*fields) for fields in faults],
         )
-    except (TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise Garbled from error
 
 
@@ -146,3 +169,9 @@ def read(descriptor: int, size: int, wait: Callable[[], None] = lambda: None) ->
 
 def _fields(refusal: Refusal) -> list[int | str | None]:
     return [refusal.line, refusal.code, refusal.message, refusal.excerpt, refusal.pointer]
+
+
+def _refusal(line: Any, code: Any, message: Any, excerpt: Any, pointer: Any) -> Refusal:
+    if not (isinstance(code, str) and isinstance(message, str)):
+        raise TypeError
+    return Refusal(line, code, message, excerpt, pointer)

@@ -33,6 +33,7 @@ from headwater import hardening
 from headwater.errors import HeadwaterError
 from headwater_worker import environment
 from headwater_worker.sync import messages
+from headwater_worker.sync.answers import Answer
 from headwater_worker.sync.formats import parquet, spooling, zstd  # noqa: F401 - a reader can load nothing later
 from headwater_worker.sync.formats.base import Options, Refusal, Source, Unreadable
 from headwater_worker.sync.judging import Judge
@@ -126,10 +127,11 @@ class Reader:
 
     def _read(self, order: Order) -> None:
         incoming, fault = _Incoming(self), None
+        answer = None if order.looking is None else Answer(order.format, order.envelope, order.looking)
         options = Options(csv=order.csv, schema=self._columns, found=order.found)
-        judge = Judge(self._schema, load_id=order.load_id)
+        judge = Judge(self._schema, load_id=order.load_id, first=order.first)
         try:
-            for block in order.format.blocks(Source(incoming), options):
+            for block in (answer or order.format).blocks(Source(incoming), options):
                 if block.entries or block.faults:
                     self._hold(messages.judged(judge.judge(block)))
                     signal.setitimer(signal.ITIMER_PROF, RESULTLESS_SECONDS)
@@ -139,7 +141,9 @@ class Reader:
             pass  # the worker knows
         except MemoryError:
             fault = _TOO_MUCH_MEMORY
-        self._hold(messages.done(Done(options.details, incoming.taken, fault)))
+        self._hold(
+            messages.done(Done(options.details, incoming.taken, fault, None if answer is None else answer.told()))
+        )
         self._give_out()
         incoming.skip()
 

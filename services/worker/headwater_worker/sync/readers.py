@@ -118,8 +118,8 @@ class Reading:
     """One file on its way through a reader.
 
     `stream` opens its bytes; `size` is of a small one, which is in memory. `on_read` hears of each read's length.
-    `enough`: nobody wants the rest. `fed` is done when nothing of it will be read any more, with what its source
-    raised.
+    `enough`: nobody wants the rest. `answered`: how many of its records have been. `fed` is done when nothing of it
+    will be read any more, with what its source raised.
     """
 
     order: Order
@@ -128,6 +128,7 @@ class Reading:
     size: int | None = None
     on_read: Callable[[int], None] = lambda _: None
     enough: bool = False
+    answered: int = 0
     fed: Future[None] | None = None
 
     def again(self) -> "Reading":
@@ -172,9 +173,11 @@ class Reader:
         if [*map(len, parts)] != sizes:
             return None
         answer = messages.parse(kind, *parts)
-        loading = self.readings[0].loading
-        if isinstance(answer, Judged) and not answer.is_of(loading.id, loading.first + loading.parsed):
-            raise Garbled
+        reading = self.readings[0]
+        if isinstance(answer, Judged):
+            if not answer.is_of(reading.order.load_id, reading.order.first + reading.answered):
+                raise Garbled
+            reading.answered += answer.parsed
         return answer
 
     def end(self) -> int | None:

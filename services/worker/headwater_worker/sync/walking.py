@@ -8,6 +8,8 @@ short fenced transactions that can be repeated.
 import dataclasses
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -16,18 +18,14 @@ from headwater import db
 from headwater.catalogue import keyed, loads
 from headwater.catalogue.loads import Differences
 from headwater.db import Row
-from headwater.errors import Permanent
 from headwater_worker.connectors.base import Page, RecordConnector, Walk
 from headwater_worker.context import JobContext
 from headwater_worker.sync import listing, showing
 from headwater_worker.sync.ahead import ahead
-from headwater_worker.sync.formats.base import Block, Options, Source, Unreadable
-from headwater_worker.sync.formats.choice import Format
-from headwater_worker.sync.judging import Judge
 from headwater_worker.sync.landing import Landing
 from headwater_worker.sync.loading import Loading
+from headwater_worker.sync.pages import Pages
 from headwater_worker.sync.plan import Plan
-from headwater_worker.sync.records import Records
 
 # A strict sync that has failed goes on looking until it can say this much.
 _ENOUGH_REJECTS: Final = 1_000
@@ -40,7 +38,7 @@ def plan_of(plan: Plan, walk: Walk) -> Plan:
 
 
 class Walking:
-    """The second half of a sync: walk, judge, land."""
+    """The second half of a sync: walk, have each page read, land."""
 
     def __init__(self, context: JobContext, connector: RecordConnector, plan: Plan, landing: Landing) -> None:
         self._context = context
@@ -66,19 +64,21 @@ class Walking:
             first=0 if since is None else before["records"],
             first_reject=0 if since is None else before["rejects"],
         )
-        walk = self._connector.walk
-        records = Records(walk, since)
-        judge = Judge(self._plan.validator, load_id=loading.id, first=loading.first)
         loading.details["walk"] = "full" if since is None else "increment"
-        if walk.key is not None:
-            loading.details["key"] = list(walk.key)
-        pages = self._connector.pages(since=since, named=self._plan.format)
-        for block in ahead(self._blocks(pages, loading, keep_etag=row["etag"] is not None), self._context.checkpoint):
-            self._context.progress.advance(len(block.entries))
-            self._landing.add(loading, judge.judge(records.look(block)))
-            if self._landing.doomed and self._landing.rejected >= (_ENOUGH_REJECTS if self._plan.strict else 0):
-                return
-        self._end(loading, records)
+        key = self._connector.walk.key
+        if key is not None:
+            loading.details["key"] = list(key)
+        with closing(self._reading(loading, since)) as pages:
+            for page in self._pages(since):
+                # A load is only taken up again by a later attempt if it is of what was listed.
+                loading.etag = page.etag if row["etag"] is not None else None
+                for judged in pages.read(page):
+                    self._context.checkpoint()
+                    self._context.progress.advance(judged.parsed)
+                    self._landing.add(loading, judged)
+                    if self._landing.doomed and self._landing.rejected >= (_ENOUGH_REJECTS if self._plan.strict else 0):
+                        return
+            self._end(loading, pages)
 
     def _since(self, before: Row) -> str | None:
         """Where the last walk ended, if this one may go on from there."""
@@ -87,11 +87,11 @@ class Walking:
         cursor: str | None = before["cursor"]
         return cursor
 
-    def _end(self, loading: Loading, records: Records) -> None:
+    def _end(self, loading: Loading, pages: Pages) -> None:
         loading.details["last"] = loading.first + loading.parsed
-        if records.cursor is not None:
-            loading.details["cursor"] = records.cursor
-        if records.odd_cursors:
+        if pages.cursor is not None:
+            loading.details["cursor"] = pages.cursor
+        if pages.odd_cursors:
             self._context.progress.warn(
                 "cursor_not_understood",
                 "Some records have no value of the named format where `incremental.cursor_path` leads.",
@@ -100,27 +100,26 @@ class Walking:
             self._context.progress.warn("no_records", "The source answered, and has no records.")
         self._landing.finish(loading)
 
-    def _blocks(self, pages: Iterator[Page], loading: Loading, *, keep_etag: bool) -> Iterator[Block]:
-        """The records of all pages. It runs on a thread of its own, one block ahead."""
+    def _pages(self, since: str | None) -> Iterator[Page]:
+        """The pages in their order; each is asked for on a thread of its own, once the one before it is read."""
+        pages = self._connector.pages(since=since, named=self._plan.format)
+        while (page := next(ahead(islice(pages, 1), self._context.checkpoint), None)) is not None:
+            yield page
 
+    def _reading(self, loading: Loading, since: str | None) -> Pages:
         def read(count: int) -> None:
             loading.bytes_read += count
             self._context.progress.count(bytes_read=count)
 
-        for page in pages:
-            # A load is only taken up again by a later attempt if it is of what was listed.
-            loading.etag = page.etag if keep_etag else None
-            options = Options(csv=self._plan.csv, schema=self._plan.schema)
-            try:
-                for block in Format(page.format).blocks(Source(page.stream, read), options):
-                    page.seen += len(block.entries)
-                    yield block
-            except Unreadable as error:
-                raise Permanent(
-                    f"An answer of the source cannot be read: {error.message}",
-                    code="invalid_answer",
-                    hint="Check that the source answers in the format that it names.",
-                ) from error
+        return Pages(
+            self._connector,
+            loading,
+            csv=self._plan.csv,
+            schema=self._plan.record_schema,
+            since=since,
+            on_read=read,
+            interrupt=self._context.checkpoint,
+        )
 
 
 def finish(context: JobContext, plan: Plan) -> None:

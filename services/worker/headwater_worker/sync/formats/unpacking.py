@@ -61,13 +61,15 @@ class _Codec:
 _GZIP: Final = _Codec("gzip", lambda: _Zlib(16 + zlib.MAX_WBITS))
 _BZIP2: Final = _Codec("bzip2", bz2.BZ2Decompressor)
 _DEFLATE: Final = _Codec("deflate", lambda: _Zlib(-zlib.MAX_WBITS), one_stream=True)
-_CODECS: Final = {"gz": _GZIP, "bz2": _BZIP2, "deflate": _DEFLATE}
+# What HTTP calls deflate (RFC 9110, 8.4.1.2) is that with zlib's head and end.
+_ZLIB: Final = _Codec("zlib", lambda: _Zlib(zlib.MAX_WBITS), one_stream=True)
+_CODECS: Final = {"gz": _GZIP, "bz2": _BZIP2, "deflate": _DEFLATE, "zlib": _ZLIB}
 COMPRESSIONS: Final = {"gz": "gz", "bz2": "bz2", "zst": "zst", "zstd": "zst"}
 """Extensions, and what `unpacked` calls what they mean."""
 
 
 def unpacked(source: Source, compression: str) -> Source:
-    """The bytes that `source` holds in compressed form: a value of `COMPRESSIONS`, or `deflate`.
+    """The bytes that `source` holds in compressed form: a value of `COMPRESSIONS`, `deflate` or `zlib`.
 
     Each read gives at most what was asked for, however well it was packed. `read` raises `Unreadable` where the data
     break off or make no sense. What came before a break was given out; before damage, all but the last piece.
