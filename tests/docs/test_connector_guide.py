@@ -24,6 +24,7 @@ from headwater.jobs.outcome import Succeeded
 from headwater.settings import EgressSettings, JobSettings
 from headwater.vault.providers import KeyFile
 from headwater_cli import faults, home, processes
+from headwater_worker.connectors import opening
 from headwater_worker.connectors.conformance import FileConnectorConformance
 from headwater_worker.context import JobContext
 from headwater_worker.handlers import connection_test, sync
@@ -86,13 +87,18 @@ def installed(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site
 
 
+def _forget_what_is_installed() -> None:
+    registry.specs.cache_clear()
+    opening.runtimes.cache_clear()
+
+
 @pytest.fixture
 def outside(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """This process has the package installed."""
     monkeypatch.syspath_prepend(installed)
-    registry.specs.cache_clear()
+    _forget_what_is_installed()
     yield
-    registry.specs.cache_clear()
+    _forget_what_is_installed()
     for name in [name for name in sys.modules if name.partition(".")[0] == "http_index"]:
         del sys.modules[name]
 

@@ -129,7 +129,7 @@ def _uploads(spec: ConnectorSpec, context: JobContext) -> Iterator[SourceUploads
 
 
 def _runtime(type_: str) -> type[Connector]:
-    found = _runtimes().get(type_)
+    found = runtimes().get(type_)
     if found is None:
         raise _not_installed(type_)
     runtime: type[Connector] = found.load()
@@ -137,7 +137,7 @@ def _runtime(type_: str) -> type[Connector]:
 
 
 @functools.cache
-def _runtimes() -> Mapping[str, EntryPoint]:
+def runtimes() -> Mapping[str, EntryPoint]:
     """Where the runtime of each type is. To find out, the metadata of every installed package are read."""
     return {entry.name: entry for entry in entry_points(group=RUNTIMES_GROUP)}
 
