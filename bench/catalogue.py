@@ -26,7 +26,7 @@ from headwater import db
 from headwater.connectors.s3 import SPEC
 
 THOUSANDS: Final = 1000
-GROWTH: Final = (10, 100, 1000)
+GROWTH: Final = (10, 100, 1000, 10_000)
 _BOTO3_THOUSANDS: Final = 50
 _DELAY_MS: Final = 50
 _SECRETS: Final = {"access_key_id": "id", "secret_access_key": "secret"}
