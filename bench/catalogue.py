@@ -105,7 +105,10 @@ def _compare_far(report: Report, bench: "_Bench", *, thousands: int, usual: int,
 
 
 def _grow(report: Report, bench: "_Bench", sizes: "tuple[int, ...] | list[int]") -> None:
-    lines: dict[str, list[dict[str, float]]] = {"first": [], "again": [], "peak MiB of the worker's child": []}
+    peaks = "the worker's child at its peak [MiB]"
+    lines: dict[str, list[dict[str, float]]] = {
+        "first listing [objects/s]": [], "second, nothing changed [objects/s]": [], peaks: [],
+    }  # fmt: skip
     for thousands in sizes:
         source = bench.source(thousands)
         with bench.worker() as worker:
@@ -115,7 +118,7 @@ def _grow(report: Report, bench: "_Bench", sizes: "tuple[int, ...] | list[int]")
         for name, value in zip(lines, (thousands * 1000 / first, thousands * 1000 / again, peak), strict=True):
             lines[name].append({"x": thousands * 1000, "y": value})
     report.series.update(lines)
-    small, large = lines["peak MiB of the worker's child"][0]["y"], lines["peak MiB of the worker's child"][-1]["y"]
+    small, large = lines[peaks][0]["y"], lines[peaks][-1]["y"]
     size = f"{sizes[-1] * 1000:,}"
     report.add(Figure(f"peak memory, {size} objects", "MiB", large, 300, "the limit", at_most(1)))
     report.add(Figure(f"peak memory, {size} objects", "MiB", large, small, f"{sizes[0] * 1000:,} objects"))

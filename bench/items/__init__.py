@@ -89,12 +89,13 @@ def _memory(report: Report, syncing: Syncing, share: int, *, most: int | None) -
     for work, unit, kind, sizes in (
         ("one JSONL file", "MB", "large", _LARGE_MB),
         ("small files", "files", "small", _SMALL_FILES),
-        ("one gzip, packed to half", "MB", "gzip", _GZIP_MB),
+        ("one gzip", "MB", "gzip", _GZIP_MB),
     ):
         for size in sizes[:most]:
             peaks = syncing.peaks(f"{kind}-{max(1, size // share)}")
             for process, mebibytes in peaks.items():
-                report.series.setdefault(f"{work}: {process}", []).append({"x": size, "y": mebibytes})
+                line = f"{process} [MiB at its peak, by {unit} of {work}]"
+                report.series.setdefault(line, []).append({"x": size, "y": mebibytes})
             largest = max(peaks, key=lambda process: peaks[process])
             report.add(
                 Figure(
