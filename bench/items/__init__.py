@@ -20,7 +20,7 @@ _OF_PEERS: Final = 20_000
 _MOST_MIB: Final = 300
 # Sizes of each series, the largest last.
 _LARGE_MB: Final = (256, 1_024, 10_240)
-_SMALL_FILES: Final = (10_000, 100_000, 1_000_000)
+_SMALL_FILES: Final = (10_000, 30_000, 100_000)
 _GZIP_MB: Final = (128, 512, 2_048)
 
 
