@@ -16,7 +16,7 @@ from bench.items.syncing import Bucket, Syncing
 from bench.measuring import Figure, Report, at_least, at_most, interleaved, median
 
 _RECORDS: Final = 2_000_000
-_OF_PEERS: Final = 20_000
+_OF_PEERS: Final = 50_000
 _MOST_MIB: Final = 300
 # Sizes of each series, the largest last.
 _LARGE_MB: Final = (256, 1_024, 10_240)
