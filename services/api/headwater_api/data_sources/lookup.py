@@ -42,6 +42,7 @@ SORT_KEYS: Final = {
     "item_count": SortKey(col(DataSourceTotals.item_count)),
     "error_count": SortKey(col(DataSourceTotals.error_count)),
 }
+_OF_TOTALS: Final = frozenset({"last_sync_at", "item_count", "error_count"})
 
 
 # With version, totals and people.
@@ -72,6 +73,11 @@ class DataSourceQuery(PageQuery):
         default=None, min_length=1, max_length=200, description="Part of the name or description, in any case."
     )
 
+    @property
+    def asks_for_totals(self) -> bool:
+        """Whether a filter or the order is about what jobs have found."""
+        return bool(self.status) or any(name.removeprefix("-") in _OF_TOTALS for name in self.sort.split(","))
+
     def narrow(self, statement: Selection) -> Selection:
         """`statement` with these filters."""
         for column, values in (
@@ -92,12 +98,15 @@ class DataSourceQuery(PageQuery):
         return statement
 
 
-def found(organization_id: UUID) -> Selection:
-    """The ids of an organization's live data sources, with all that they can be filtered and sorted by."""
-    return (
-        select(col(DataSource.id))
-        .join(DataSourceTotals, col(DataSourceTotals.data_source_id) == DataSource.id)
-        .where(col(DataSource.organization_id) == organization_id, col(DataSource.deleted_at).is_(None))
+def found(organization_id: UUID, query: DataSourceQuery) -> Selection:
+    """The ids of an organization's live data sources, with what `query` filters and sorts them by."""
+    statement = select(col(DataSource.id)).where(
+        col(DataSource.organization_id) == organization_id, col(DataSource.deleted_at).is_(None)
+    )
+    if not query.asks_for_totals:
+        return statement
+    return statement.join(DataSourceTotals, col(DataSourceTotals.data_source_id) == DataSource.id).where(
+        col(DataSourceTotals.organization_id) == organization_id
     )
 
 

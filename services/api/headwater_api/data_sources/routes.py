@@ -84,7 +84,7 @@ def list_data_sources(
     )
     if session.execute(known).first() is None:
         raise NotFound
-    statement = lookup.found(actor.organization_id).where(col(DataSource.project_id) == project_id)
+    statement = lookup.found(actor.organization_id, query).where(col(DataSource.project_id) == project_id)
     return _page(session, request, statement, query)
 
 
@@ -94,7 +94,7 @@ def list_all_data_sources(
     request: Request, query: Annotated[DataSourceQuery, Query()], actor: ActorDep, session: SessionDep
 ) -> Page[DataSourceRead]:
     """List the data sources of every project that you may see, with the same filters and sorts."""
-    statement = lookup.found(actor.organization_id)
+    statement = lookup.found(actor.organization_id, query)
     if actor.project_ids is not None:
         statement = statement.where(col(DataSource.project_id).in_(actor.project_ids))
     return _page(session, request, statement, query)
