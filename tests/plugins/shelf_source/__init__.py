@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from headwater.connectors.spec import TARGET, Capability, ConnectorConfig, ConnectorSpec, NoCredentials
 from headwater.errors import Permanent
-from headwater_worker.connectors.base import ByteStream, FileConnector, FileEntry, OpenFile, Step
+from headwater_worker.connectors.base import FileConnector, FileEntry, OpenFile, Step
+from headwater_worker.sync.formats.base import ByteStream
 
 
 @dataclass

@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, TypeAlias
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 from headwater.connectors.spec import ConnectorConfig
 from headwater.errors import ConnectorError, Permanent
 from headwater.uploads.reading import SourceUploads
 from headwater_worker.egress import Policy, Proxy
 from headwater_worker.sync.answers import Envelope, Told
-from headwater_worker.sync.formats.base import Refusal
+from headwater_worker.sync.formats.base import ByteStream, Refusal
 from headwater_worker.sync.formats.choice import Format
 
 StepName: TypeAlias = Literal[
@@ -77,16 +77,6 @@ class FileEntry(NamedTuple):
     etag: str | None
     modified_at: datetime | None
     skipped: str | None = None
-
-
-class ByteStream(Protocol):
-    """Bytes of a file, read once from front to back; `read` raises `ConnectorError` when the source breaks off."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes; empty at the end."""
-
-    def close(self) -> None:
-        """Let go of the connection, read to the end or not."""
 
 
 @dataclass(frozen=True)

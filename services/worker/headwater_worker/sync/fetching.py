@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from headwater.errors import ConnectorError, Transient
-from headwater_worker.connectors.base import ByteStream, FileConnector, FileEntry
-from headwater_worker.sync.formats.base import READ_BYTES
+from headwater_worker.connectors.base import FileConnector, FileEntry
+from headwater_worker.sync.formats.base import READ_BYTES, ByteStream
 from headwater_worker.sync.formats.choice import Format
 
 _Result = TypeVar("_Result")

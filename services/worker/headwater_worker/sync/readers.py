@@ -24,9 +24,8 @@ from typing import Final
 import orjson
 
 from headwater.data_sources.record_schema import RecordSchema
-from headwater_worker.connectors.base import ByteStream
 from headwater_worker.sync import messages
-from headwater_worker.sync.formats.base import READ_BYTES, Refusal
+from headwater_worker.sync.formats.base import READ_BYTES, ByteStream, Refusal
 from headwater_worker.sync.judging import Judged
 from headwater_worker.sync.loading import Loading
 from headwater_worker.sync.messages import Done, Garbled, Order

@@ -3,12 +3,9 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from headwater.errors import HeadwaterError
-
-if TYPE_CHECKING:  # a reader loads nothing of connectors
-    from headwater_worker.connectors.base import ByteStream
 
 LARGEST_RECORD_BYTES: Final = 16 * 1024 * 1024
 READ_BYTES: Final = 1024 * 1024
@@ -17,6 +14,16 @@ _EXCERPT_CHARACTERS: Final = 500
 
 Record: TypeAlias = tuple[int | None, bytes, Any]
 """The line where it starts, its JSON text, and its value as `orjson` reads it."""
+
+
+class ByteStream(Protocol):
+    """Bytes of a file, read once from front to back; `read` raises `ConnectorError` when the source breaks off."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; empty at the end."""
+
+    def close(self) -> None:
+        """Let go of the connection, read to the end or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ class Options:
 class Source(io.RawIOBase):
     """A connector's stream as a file of Python's, for wrappers that want one. `on_read` hears of each read's length."""
 
-    def __init__(self, stream: "ByteStream", on_read: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(self, stream: ByteStream, on_read: Callable[[int], None] = lambda _: None) -> None:
         super().__init__()
         self._stream = stream
         self._on_read = on_read
