@@ -54,6 +54,7 @@ def _goals(saved: dict[str, Any]) -> Any:
         axes.text(min(length, _WIDEST), place, text, va="center", fontsize=8)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xlim(0, _WIDEST + 1)
+    axes.margins(y=0.01)
     axes.set_xlabel(f"times the goal; 1 is the goal, beyond {_WIDEST:g} is cut off")
     axes.tick_params(axis="y", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
@@ -84,6 +85,9 @@ def _growth(saved: dict[str, Any]) -> Any:
                 label=name.partition("[")[0].strip(),
             )
         axes.set_xscale("log")
+        measured = sorted({int(point["x"]) for name in names for point in saved["series"][name]})
+        axes.set_xticks(measured, [f"{size:,}" for size in measured])
+        axes.minorticks_off()
         axes.set_ylim(bottom=0)
         axes.set_ylabel(unit, fontsize=8)
         axes.tick_params(labelsize=7)
