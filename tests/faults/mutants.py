@@ -236,7 +236,7 @@ MUTANTS: Final = (
         _HEARTBEAT,
         "            self._end_process()",
         "            pass",
-        f"{_ENGINE}::test_a_hung_driver_frees_its_slot_at_the_deadline",
+        f"{_ENGINE}::test_a_hung_driver_frees_its_slot_at_the_deadline[hang_opening]",
     ),
     Mutant(
         "a heartbeat that fails once is the last",

@@ -155,14 +155,18 @@ def test_a_worker_that_is_cut_off_alone(engine: Engine, mode: wire.Mode) -> None
 
 @pytest.mark.long
 def test_a_worker_that_is_cut_off_stops_by_itself(engine: Engine) -> None:
-    """Nobody can tell it that its lease is lost: it lets go of a driver that hangs, and wants to hand the job back."""
+    """Nobody can tell it that its lease is lost: it ends a driver that hangs before the job can be another's."""
     with wire.to(engine.database) as line:
         cut_off = engine.worker(slots=1, database=line.url)
-        job_id = engine.post(engine.source(fail="hang"), "file_listing")
-        hangs = "select from job_progress where job_id = %s and phase = 'listing'"
-        engine.until(lambda: engine.one(hangs, job_id) is not None)
+        job_id = engine.post(engine.source(fail="hang_opening"), "file_listing")
+        engine.running(job_id)
+        beaten = """
+            select from job_lease l join job_attempt a on a.token = l.token
+            where l.job_id = %s and l.beat_at > a.started_at
+        """
+        engine.until(lambda: engine.one(beaten, job_id) is not None)
         line.mode = "reset"
-        engine.until(lambda: '"job.record_failed"' in cut_off.log.read_text())
+        engine.until(lambda: '"job.unheeded"' in cut_off.log.read_text())
         line.mode = "pass"
         assert engine.cancel(job_id).status_code in (200, 202)
         assert engine.ended(job_id)["status"] == "cancelled"

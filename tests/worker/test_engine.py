@@ -24,21 +24,23 @@ def test_a_job_that_kills_its_workers_fails_after_two(engine: Engine) -> None:
     assert engine.ended(engine.submit(engine.source()))["status"] == "succeeded"
 
 
-def test_a_hung_driver_frees_its_slot_at_the_deadline(engine: Engine) -> None:
+@pytest.mark.parametrize("manner", ["hang", "hang_opening"])
+def test_a_hung_driver_frees_its_slot_at_the_deadline(engine: Engine, manner: str) -> None:
     """A driver that heeds nothing is ended with its process; the one slot then runs the next job."""
     engine.scheduler()
     engine.worker(slots=1)
-    hung = engine.submit(engine.source(fail="hang"), kind="file_listing", deadline_seconds=1)
+    hung = engine.submit(engine.source(fail=manner), kind="file_listing", deadline_seconds=1)
     row = engine.ended(hung, seconds=10)
     assert (row["status"], row["error"]["code"]) == ("failed", "deadline_exceeded")
     assert engine.ended(engine.submit(engine.source()))["status"] == "succeeded"
 
 
-def test_a_hung_job_can_be_cancelled(engine: Engine) -> None:
+@pytest.mark.parametrize("manner", ["hang", "hang_opening"])
+def test_a_hung_job_can_be_cancelled(engine: Engine, manner: str) -> None:
     """`cancelling`, then `cancelled` after the grace period, though the driver never came back."""
     engine.scheduler()
     engine.worker(slots=1)
-    job_id = engine.submit(engine.source(fail="hang"), kind="file_listing")
+    job_id = engine.submit(engine.source(fail=manner), kind="file_listing")
     engine.running(job_id)
     engine.connection.execute(
         "select job_cancel(%s, %s, %s, null, null, 'test', null)",

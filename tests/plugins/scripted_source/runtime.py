@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from headwater.errors import Permanent, Transient
-from headwater_worker.connectors.base import FileConnector, FileEntry, OpenFile, Step
+from headwater_worker.connectors.base import FileConnector, FileEntry, OpenFile, Opening, Step
 from scripted_source import shouting
 
 _PAGE = 1000
@@ -18,6 +18,11 @@ class ScriptedConnector(FileConnector):
     """Files `0000000.jsonl` onwards, each with `records` lines `{"file": i, "n": j}`, then `broken` others."""
 
     type = "scripted"
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening)
+        if opening.config.fail == "hang_opening":
+            time.sleep(3600)  # on the job's own thread, which then heeds nothing
 
     def steps(self) -> Sequence[Step]:
         return [Step("config", None), Step("list", self._list)]

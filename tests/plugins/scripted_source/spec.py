@@ -26,6 +26,7 @@ class ScriptedConfig(ConnectorConfig):
         "permanent",
         "fault",
         "hang",
+        "hang_opening",
         "die",
         "mumble",
         "shout",
