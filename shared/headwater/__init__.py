@@ -1,6 +1,6 @@
 """Headwater's domain: what a data source, a job, a credential is, and the rules that hold for them.
 
-In here: rows, statements, rules, sealing. Not in here: HTTP, Celery (but for the doorbell's one line), SDKs of
+In here: rows, statements, rules, sealing. Not in here: HTTP, Celery, SDKs of
 customers' systems, anything that talks to a customer's host.
 """
 

@@ -101,10 +101,10 @@ def _share_packages(home: Path) -> None:
 
 @pytest.fixture(scope="module")
 def start_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Stack]]:
-    """Start stacks, each in a home of its own; all are stopped at the end."""
+    """Start stacks, each in a home of its own, with the demo or without; all are stopped at the end."""
     stacks: list[Stack] = []
 
-    def start(home: Path | None = None, **settings: str) -> Stack:
+    def start(home: Path | None = None, *, demo: bool = True, **settings: str) -> Stack:
         home = home or tmp_path_factory.mktemp("home")
         _share_packages(home)
         environment = {
@@ -113,7 +113,7 @@ def start_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
             "HEADWATER_HOME": str(home),
             **settings,
         }
-        argv = [sys.executable, "-m", "headwater_cli", "up"]
+        argv = [sys.executable, "-m", "headwater_cli", "up", *(() if demo else ("--no-demo",))]
         with (home / "up.log").open("wb") as log:
             process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + _START_SECONDS

@@ -255,8 +255,8 @@ MUTANTS: Final = (
     Mutant(
         "a request that is sent again acts again",
         _SUBMITTING,
-        "statements.submit(request_of(request, order) | once)",
-        "statements.submit(request_of(request, order))",
+        "request_of(request, order) | await _once(request, terms.idempotency_key, start)",
+        "request_of(request, order)",
         _FAULTS + "test_api.py::test_a_submit_that_is_sent_again_after_each_death_of_the_api_makes_one_job",
     ),
     Mutant(

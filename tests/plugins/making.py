@@ -1,7 +1,7 @@
 """Rows for tests, straight into the tables, and submits as the API makes them."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -226,10 +226,31 @@ def submit(
     kind: str = "connection_test",
     **changes: Any,
 ) -> dict[str, Any]:
-    """Submit a job, of a scripted source unless `types` says another; `job_submit`'s answer."""
-    request = {
+    """Submit a job, of a scripted source unless `types` says another; `jobs_submit`'s answer."""
+    [answer] = submit_all(
+        connection, organization, [submit_request(organization, project_id, source_id, kind, **changes)]
+    )
+    return answer
+
+
+def submit_all(
+    connection: Connection, organization: CreatedOrganization, requests: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Submit jobs together; `jobs_submit`'s answers."""
+    statement = statements.submit(organization_id=organization.organization_id, requests=requests)
+    return [row["answer"] for row in db.run(connection, statement)]
+
+
+def submit_request(
+    organization: CreatedOrganization,
+    project_id: UUID,
+    source_id: UUID,
+    kind: str = "connection_test",
+    **changes: Any,
+) -> dict[str, Any]:
+    """What `jobs_submit` takes of one."""
+    return {
         "id": str(ids.new()),
-        "organization_id": str(organization.organization_id),
         "actor_id": str(organization.member_id),
         "project_id": str(project_id),
         "data_source_id": str(source_id),
@@ -247,7 +268,3 @@ def submit(
         "address": "127.0.0.1",
         "sealed": [],
     } | changes
-    row = db.run(connection, statements.submit(request)).fetchone()
-    assert row is not None
-    answer: dict[str, Any] = row["answer"]
-    return answer

@@ -23,7 +23,7 @@ from headwater.settings import QuotaSettings
 def samples(*, job: Row, load: Row, webhook_id: UUID) -> dict[str, Any]:
     """For every name of a parameter a value that is in the database."""
     request = {
-        "id": str(ids.new()), "organization_id": str(job["organization_id"]), "actor_id": str(job["created_by"]),
+        "id": str(ids.new()), "actor_id": str(job["created_by"]),
         "project_id": str(job["project_id"]), "data_source_id": str(job["data_source_id"]), "kind": "connection_test",
         "queue": "interactive", "params": {}, "draft": None, "types": ["s3"], "priority": 0, "max_attempts": 3,
         "default_deadline_seconds": 25, "live_job_limit": 10_000, "queues": [queue.value for queue in Queue],
@@ -37,7 +37,7 @@ def samples(*, job: Row, load: Row, webhook_id: UUID) -> dict[str, Any]:
         "webhook_id": webhook_id, "delivery_id": ids.new(), "upload_id": ids.new(), "upload_ids": [ids.new()],
         "token": ids.new(), "job_ids": [job["id"]], "project_ids": [job["project_id"]],
         "data_source_ids": [job["data_source_id"]], "jobs": [(job["organization_id"], job["id"])],
-        "request": request, "requests": [request | {"id": str(ids.new())}], "progress": Progress("tests"),
+        "requests": [request], "progress": Progress("tests"),
         "settings": QuotaSettings(), "act": Act.JOB_SUBMIT, "queue": "interactive", "kind": "sync", "kinds": ["sync"],
         "statuses": ["failed"], "created_before": clock.now(), "created_after": clock.now(), "limit": 26,
         "running_limit": 10, "source_limit": 10, "endpoint_limit": 4, "rering_seconds": 15.0, "lease_seconds": 30.0,

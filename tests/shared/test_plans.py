@@ -283,11 +283,18 @@ def test_functions_of_the_database(filled: Filled) -> None:
     with filled.as_service("api") as connection:
         for mode in ("force_custom_plan", "force_generic_plan"):
             connection.execute(f"set plan_cache_mode = {mode}")
-            for statement in (*filled.statements().values(), *_OF_STRANGERS):
+            for statement in (*filled.statements().values(), _former_submit(filled), *_OF_STRANGERS):
                 if names := set(re.findall(r"(\w+)\(", statement.text)) & functions:
                     scanned[mode, *names] = _scanned_by(connection, statement)
     assert {names: tables for names, tables in scanned.items() if tables} == {}
     assert {name for _, *names in scanned for name in names} == functions
+
+
+def _former_submit(filled: Filled) -> Statement:
+    """What the API of the version before this one calls."""
+    submit = sampling.samples(job=filled.job, load=filled.load, webhook_id=filled.webhook_id)["requests"][0]
+    request = submit | {"organization_id": str(filled.organization.organization_id)}
+    return Statement("select job_submit(%(request)s)", {"request": db.json(request)})
 
 
 # These are called before anybody is known.

@@ -6,6 +6,7 @@ there are no policies, and once with the API's own login.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -47,13 +48,13 @@ REDUNDANT = {
     "audit_chain.organization_id = %(organization_id_4)s": "an entry stands in one chain",
     "data_source.deleted_at IS NULL AND data_source.project_": "in a project that was looked up before",
     "UPDATE api_key SET revoked_at": "of a member that is locked for the organization",
-    "from idempotency_record r where r.organization_id = organization": "an actor is of one organization",
+    "join idempotency_record r on r.organization_id = organization": "an actor is of one organization",
     "update idempotency_record r set": "an actor is of one organization",
-    "delete from idempotency_record r where": "an actor is of one organization",
+    "delete from idempotency_record r using": "an actor is of one organization",
     "from unnest(organizations, jobs) as w (organization_id, job_id) join job j on j.id = w.job_id and"
     " j.organization_id = w.organization_id where w.organization_id": "it only sorts the pairs",
     "'job', (select to_jsonb(v) from job_view v": "of a job that is locked for the organization",
-    "select id, project_id from data_source where id = any(": "job_submit looks each source up once more",
+    "select id, project_id from data_source where id = any(": "jobs_submit looks each source up once more",
     "FROM webhook_delivery WHERE webhook_delivery.organization_id": "of a webhook that was looked up before",
     "where m.id = found_member.id": "of a member that was found in the organization",
 }
@@ -272,6 +273,39 @@ def _watched(stage: Stage) -> bool:
     return (marks, views) == ([], [{"job": None}])
 
 
+def _submits(stage: Stage) -> bool:
+    """Neither a source nor a project of theirs takes a job of ours, and theirs count for nothing in ours."""
+    execute = stage.ours.connection.execute
+    ours, theirs = stage.ours.organization, stage.theirs.organization
+    execute(
+        "update job set status = 'failed' where organization_id = %s and status = 'queued'", (ours.organization_id,)
+    )
+    # One that runs, and two that wait: one before ours by its age, the other by its priority.
+    named = stage.theirs.source()
+    source = {name: ids.decode(prefix, named[name]) for name, prefix in _SOURCE_IDS}
+    for change in ("status = 'running'", "priority = 0", "priority = 5"):
+        job = making.submit(stage.theirs.connection, theirs, *source.values(), types=["s3"])["job"]["id"]
+        execute(f"update job set {change} where id = %s", (job,))  # type: ignore[call-overload]
+    named = stage.ours.source()
+    own = {name: ids.decode(prefix, named[name]) for name, prefix in _SOURCE_IDS}
+    their_project, their_source = source.values()
+    draft = {"data_source_id": None, "draft": {"type": "s3", "config": {}}}
+    requests = [
+        making.submit_request(ours, their_project, their_source, types=["s3"]),
+        making.submit_request(ours, their_project, their_source, types=["s3"], **draft),
+        making.submit_request(ours, *own.values(), types=["s3"], live_job_limit=1),
+    ]
+    answers = [making.submit_all(stage.calling, ours, [request])[0] for request in requests]
+    execute(
+        "update job set status = 'failed' where organization_id = %s and status = 'running'", (theirs.organization_id,)
+    )
+    job = answers[2].get("job")
+    return [answer["outcome"] for answer in answers] == ["not_found", "not_found", "created"] and (
+        job["queue_position"],
+        job["waiting"]["running"],
+    ) == (1, 0)
+
+
 def _signs_in(stage: Stage) -> bool:
     """A person of theirs, known by subject or address, is nobody in ours; and stays as he is in theirs."""
     address = f"{calling.fresh()}@example.com"
@@ -338,6 +372,9 @@ def _last_admin(stage: Stage) -> bool:
     stage.ours.connection.execute(
         "update api_key set revoked_at = null where id = %s", (api_keys.parse(stage.ours.organization.api_key).id,)
     )
+    # The API remembers for seconds what it saw of the key, and may have looked in between.
+    while stage.ours.admin.get("me").json()["role"] != "admin":
+        time.sleep(0.1)
     return refused == [409, 409]
 
 
@@ -470,11 +507,14 @@ PROBES: dict[str, Probe] = {
 }  # fmt: skip
 
 
+_SOURCE_IDS: Final[tuple[tuple[str, ids.Prefix], ...]] = (("project_id", "proj"), ("data_source_id", "dsrc"))
+
 # What the SQL functions promise, beside the probes of jobs.
 CALLS: dict[str, Probe] = {
     "api_key_used": _key_use,
     "job_marks": _watched,
     "job_views": _watched,
+    "jobs_submit": _submits,
     "event_to_webhooks": _told,
     "member_sign_in": lambda stage: _signs_in(stage) and _signs_in_with_role(stage),
 }

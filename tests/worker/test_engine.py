@@ -129,6 +129,13 @@ def test_cut_connections_to_redis_stop_no_worker(engine: Engine) -> None:
         assert engine.ended(engine.submit(source))["status"] == "succeeded"
 
 
+def test_a_worker_that_never_found_redis_stops_in_peace(engine: Engine) -> None:
+    """It has begun nothing, and nothing to tell."""
+    worker = engine.start("worker", "headwater_worker", "--queue", "interactive", redis="redis://127.0.0.1:1/0")
+    engine.until(lambda: "Cannot connect" in worker.log.read_text())
+    assert worker.stop() == 0
+
+
 def test_an_outage_of_postgres_is_no_crash_of_the_worker(engine: Engine) -> None:
     """Away for longer than a lease: the worker stops by itself and hands the job back when Postgres answers again."""
     engine.scheduler()

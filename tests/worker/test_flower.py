@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import json
 import os
 import re
 import subprocess
@@ -112,6 +113,23 @@ def test_it_shows_what_runs_by_kind_and_job(engine: Any, flower: _Flower) -> Non
     assert {"headwater.file_listing", public_id} <= set(re.findall(r"[\w.]+", page.text))
 
 
+def test_a_worker_that_stops_has_told_everything(engine: Any) -> None:
+    """Events wait for each other for a moment; what waits when the worker stops is told before it goes."""
+    engine.scheduler()
+    worker = engine.worker()
+    with redis.Redis.from_url(engine.redis_url) as client, client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.psubscribe("*celeryev*")
+        heard.get_message(timeout=5)  # that it listens
+        jobs = [engine.submit(engine.source()) for _ in range(5)]
+        for job_id in jobs:
+            engine.ended(job_id)
+        worker.stop()
+        told = _told(heard)
+    of_each = ["task-received", "task-started", "task-succeeded"]
+    # By name: a worker of the test before may just be saying its last.
+    assert [told.get(ids.encode("job", job_id)) for job_id in jobs] == [of_each] * len(jobs)
+
+
 def test_forged_events_leave_it_as_it_was(flower: _Flower, valkey: str) -> None:
     """Whatever was said, what a worker says next is shown, and no page has HTML of theirs."""
     heard: list[str] = []
@@ -176,6 +194,17 @@ def test_workers_refuse_nothing_that_it_asks(engine: Any, valkey: str) -> None:
         "select labels ->> 'reason' as reason, value from tally where name = 'headwater_messages_refused_total'"
     )
     assert [(row["reason"], int(row["value"])) for row in counted] == [("malformed", 1)]
+
+
+def _told(heard: Any) -> dict[str, list[str]]:
+    """The types of the events of each job, in order, of all that was heard."""
+    told: dict[str, list[str]] = {}
+    while message := heard.get_message(timeout=1):
+        events = json.loads(base64.b64decode(json.loads(message["data"])["body"]))
+        for event in events if isinstance(events, list) else [events]:
+            if "uuid" in event:
+                told.setdefault(event["uuid"], []).append(event["type"])
+    return told
 
 
 def _until_heard(flower: _Flower, client: redis.Redis, job_id: str) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 
 import attacking
 import pytest
+import redis
+from celery import Celery
 
 from headwater import ids
+from headwater.jobs.doorbell import Doorbell, Ring
 from headwater_worker import gate
 
 JOB = ids.encode("job", ids.new())
@@ -26,6 +29,12 @@ def untagged(message: bytes | None) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(message)
     assert len(found["properties"].pop("delivery_tag")) == 32
     return found
+
+
+def empty(valkey: str) -> None:
+    """No ring of another test waits there."""
+    with redis.Redis.from_url(valkey) as client:
+        client.delete("interactive", "bulk")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +84,33 @@ def test_a_ring_is_written_anew(message: Any) -> None:
     """From task and job alone, whatever else it said."""
     plain = attacking.envelope([[JOB], {}, {}])
     assert untagged(gate.ring("interactive", raw(message))) == untagged(gate.ring("interactive", raw(plain)))
+
+
+def test_our_rings_are_what_celery_writes(valkey: str) -> None:
+    """For a worker: without Celery's headers and options, which none of ours heeds."""
+    empty(valkey)
+    celery = Celery(broker=valkey, set_as_current=False)
+    celery.send_task("headwater.connection_test", args=[JOB], task_id=JOB, queue="interactive")
+    celery.close()
+    doorbell = Doorbell(valkey)
+    doorbell.ring([Ring(ids.decode("job", JOB), "connection_test", ids.new())])
+    doorbell.close()
+    with redis.Redis.from_url(valkey) as client:
+        ours, celerys = client.lrange("interactive", 0, -1)
+    assert untagged(gate.ring("interactive", celerys)) == untagged(gate.ring("interactive", ours)) == untagged(ours)
+
+
+def test_rings_are_heard_in_their_order(valkey: str) -> None:
+    """Which is the dispatcher's, fair to all; each on the queue of its kind."""
+    empty(valkey)
+    jobs = [ids.new() for _ in range(3)]
+    kinds = ("connection_test", "sync", "file_listing")
+    doorbell = Doorbell(valkey)
+    doorbell.ring([Ring(job_id, kind, ids.new()) for job_id, kind in zip(jobs, kinds, strict=True)])
+    doorbell.close()
+    with redis.Redis.from_url(valkey) as client:
+        heard = [json.loads(client.rpop(queue) or "") for queue in ("interactive", "interactive", "bulk")]
+    assert [message["headers"]["id"] for message in heard] == [ids.encode("job", jobs[place]) for place in (0, 2, 1)]
 
 
 @pytest.mark.parametrize("message", [pytest.param(said, id=name) for name, said in attacking.events(JOB).items()])

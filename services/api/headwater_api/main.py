@@ -46,7 +46,7 @@ from headwater_api.hot_lane import HotLane
 from headwater_api.jobs import many as many_jobs
 from headwater_api.jobs import routes as jobs
 from headwater_api.jobs import starting as starting_jobs
-from headwater_api.jobs.together import Readings
+from headwater_api.jobs.together import Readings, Submits
 from headwater_api.jobs.waiting import Hub
 from headwater_api.middleware import RequestLine, SharedOrigins
 from headwater_api.projects import routes as projects
@@ -121,6 +121,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         denials=denials,
         hub=Hub(database.database_url, call, caps),
         readings=Readings(call),
+        submits=Submits(call),
         storage=configured.storage(UploadSettings()),
         quotas=QuotaSettings(),
         caps=caps,
@@ -192,10 +193,10 @@ def create_app() -> FastAPI:
         responses=openapi.refusals(*openapi.EVERYWHERE),
     )
     problems.install(app)
-    app.include_router(health.router)
-    app.include_router(metrics.router)
     for router in _ROUTERS:
         app.include_router(router, prefix=PREFIX)
+    app.include_router(health.router)
+    app.include_router(metrics.router)
     openapi.install(app)
     return app
 

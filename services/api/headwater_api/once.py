@@ -18,13 +18,14 @@ from headwater_api.actor import Actor
 from headwater_api.dependencies import get_actor
 
 REPLAYED: Final = "Idempotency-Replayed"
+LONGEST_KEY: Final = 255
 
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
         min_length=1,
-        max_length=255,
+        max_length=LONGEST_KEY,
         description="The same key with the same request acts once; kept for 24 hours.",
     ),
 ]

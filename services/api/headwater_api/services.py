@@ -21,7 +21,7 @@ from headwater_api.admission import RateLimiter
 from headwater_api.authentication import Authenticator
 from headwater_api.denials import Denials
 from headwater_api.hot_lane import HotLane
-from headwater_api.jobs.together import Readings
+from headwater_api.jobs.together import Readings, Submits
 from headwater_api.jobs.waiting import Hub
 
 _TURN_SECONDS: Final = 5
@@ -66,6 +66,7 @@ class Services:
     denials: Denials
     hub: Hub
     readings: Readings
+    submits: Submits
     storage: Storage | None
     quotas: QuotaSettings
     caps: JobSettings

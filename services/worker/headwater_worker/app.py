@@ -13,11 +13,24 @@ from celery.worker.control import Panel
 from kombu.entity import Queue as BrokerQueue
 
 from headwater import ids
-from headwater.jobs.doorbell import TRANSPORT_OPTIONS
 from headwater.jobs.kinds import KINDS, Kind, Queue
 from headwater.settings import RedisSettings
 from headwater_worker import children, gate, presence
 from headwater_worker.broker import Amqp
+
+# A broken or frozen Redis is given up on within seconds, and a silent peer is noticed.
+_TRANSPORT_OPTIONS: Final = {
+    "socket_timeout": 15,
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "retry_on_timeout": False,
+    # A ring that is lost is made again: none is kept aside until it is acked, where somebody could put others.
+    "ack_emulation": False,
+    # One list a queue.
+    "priority_steps": [0],
+}
+_EVENTS_SECONDS: Final = 0.25
 
 # Beyond the deadline that a job may ask for, the heartbeat's own kill, and this.
 _BACKSTOP_SECONDS: Final = 60
@@ -25,7 +38,7 @@ _BACKSTOP_SECONDS: Final = 60
 app = Celery("headwater", amqp=Amqp)
 app.conf.update(
     broker_url=RedisSettings().redis_url,
-    broker_transport_options=TRANSPORT_OPTIONS,
+    broker_transport_options=_TRANSPORT_OPTIONS,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
     # A key of another type, which the scheduler removes, ends a connection and not the worker.
@@ -41,7 +54,9 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     # A ring that was taken while every slot is busy would wait there for hours, though another worker is idle.
     worker_disable_prefetch=True,
-    worker_max_tasks_per_child=200,
+    # A new child costs a few hundred milliseconds: one that has worked long, or needed much, is replaced all the same.
+    worker_max_tasks_per_child=2_000,
+    worker_max_memory_per_child=400_000,  # KiB at its peak
     worker_send_task_events=True,
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,
@@ -76,9 +91,13 @@ for _name in set(Panel.data) - gate.COMMANDS:
 
 
 class _PresenceStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Runs with the consumer, so that it comes back with it after Redis was away."""
+    """Runs with the consumer, so that it comes back with it after Redis was away.
 
-    requires = ("celery.worker.consumer.tasks:Tasks",)
+    After the first heartbeat: Celery tries that one again without a word, and a worker that is cut off there hears
+    nothing.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks", "celery.worker.consumer.heart:Heart")
 
     def start(self, consumer: Any) -> None:
         presence.seen()
@@ -86,7 +105,22 @@ class _PresenceStep(bootsteps.StartStopStep):  # type: ignore[misc]
             consumer.timer.call_repeatedly(presence.INTERVAL_SECONDS, say)
 
 
-app.steps["consumer"].add(_PresenceStep)
+class _EventsStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Tells what Flower shows together: a message for each event would cost this process more than all else it does."""
+
+    requires = ("celery.worker.consumer.events:Events",)
+
+    def start(self, consumer: Any) -> None:
+        events = consumer.event_dispatcher
+        events.on_send_buffered = None
+        consumer.timer.call_repeatedly(_EVENTS_SECONDS, events.flush)
+
+    def shutdown(self, consumer: Any) -> None:
+        if consumer.event_dispatcher is not None:  # Redis was found
+            consumer.event_dispatcher.flush()
+
+
+app.steps["consumer"].update((_PresenceStep, _EventsStep))
 
 
 @signals.setup_logging.connect

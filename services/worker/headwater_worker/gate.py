@@ -18,6 +18,7 @@ import orjson
 
 from headwater import ids
 from headwater.errors import NotFound
+from headwater.jobs import messages
 from headwater.jobs.kinds import KINDS, Queue
 
 LARGEST_BYTES: Final = 8 * 1024
@@ -96,7 +97,7 @@ def ring(queue: str, message: bytes) -> bytes | None:
         kind = _TASKS.get(_text(envelope, "headers", "task"))
         if kind is None or kind.queue != queue:
             raise _Refused(Reason.FOREIGN_TASK)
-        return _written(queue, kind.task, _job_id(envelope))
+        return messages.ring(kind, _job_id(envelope))
     except _Refused as refused:
         REFUSALS.add({refused.reason: 1})
         return None
@@ -112,7 +113,7 @@ def command(message: bytes) -> bytes | None:
         method = asked.get("method")
         if not isinstance(method, str) or method not in COMMANDS:
             raise _Refused(Reason.FOREIGN_COMMAND)
-        return _envelope({"method": method, "arguments": {}, **_addressed(asked)}, {}, "celery.pidbox")
+        return messages.envelope({"method": method, "arguments": {}, **_addressed(asked)}, {}, "celery.pidbox")
     except _Refused as refused:
         REFUSALS.add({refused.reason: 1})
         return None
@@ -123,7 +124,7 @@ def events(message: bytes) -> bytes | None:
     try:
         said = _decoded(_text(_object(message, largest=LARGEST_EVENTS_BYTES), "body"))
         heard = [_event(event) for event in (said if isinstance(said, list) else [said])]
-        return _envelope(heard, {}, "celeryev")
+        return messages.envelope(heard, {}, "celeryev")
     except _Refused as refused:
         REFUSALS.add({refused.reason: 1})
         return None
@@ -225,35 +226,6 @@ def _addressed(asked: dict[str, Any]) -> dict[str, Any]:
         case _:
             reply = {}
     return {"destination": destination, **reply}
-
-
-def _written(queue: str, task: str, job_id: str) -> bytes:
-    headers = {
-        "lang": "py",
-        "task": task,
-        # The task's id is the job's: operators find it in Flower.
-        "id": job_id,
-        "root_id": job_id,
-        "argsrepr": f"['{job_id}']",
-        "kwargsrepr": "{}",
-    }
-    return _envelope([[job_id], {}, {}], headers, queue)
-
-
-def _envelope(body: Any, headers: dict[str, str], routing_key: str) -> bytes:
-    return orjson.dumps(
-        {
-            "body": base64.b64encode(orjson.dumps(body)).decode(),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": headers,
-            "properties": {
-                "body_encoding": "base64",
-                "delivery_info": {"exchange": "", "routing_key": routing_key},
-                "delivery_tag": ids.new().hex,
-            },
-        }
-    )
 
 
 QUEUES: Final = frozenset(queue.value for queue in Queue)

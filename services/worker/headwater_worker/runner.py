@@ -21,7 +21,7 @@ from headwater.errors import (
     KeyUnavailable,
     LeaseLost,
 )
-from headwater.jobs import dispatching, lifecycle, statements
+from headwater.jobs import dispatching, lifecycle
 from headwater.jobs.lifecycle import Claim
 from headwater.jobs.outcome import Cancelled, Failed, JobFailure, Outcome, Progress, Released, Waiting, failed
 from headwater.settings import DatabaseSettings, EgressSettings, JobSettings, UploadSettings, VaultSettings
@@ -89,12 +89,6 @@ class Runner:
         claim = lifecycle.claim(connection, job_id, kind=kind, worker=self._name, settings=self._settings)
         if claim is None:
             _log.info("job.not_claimed", reason="another has it, it is final or of another kind, or a cap is reached")
-            return None
-        try:
-            db.run(connection, statements.notify(job_id))
-        except psycopg.Error:
-            # The claim stands, whether or not it could be said. Dropping it would count as a crash.
-            self._disconnect()
         return claim
 
     def _attempt_or_end(self, claim: Claim) -> None:
@@ -168,7 +162,7 @@ class Runner:
     def _leave_nothing_behind(self) -> None:
         """The next job is another organization's: no temporary table and no right of this one stays."""
         try:
-            self._connected().execute(f"discard temp; {statements.act_for_nobody().text}", prepare=False)
+            lifecycle.leave(self._connected())
         except psycopg.Error:
             self._disconnect()
 

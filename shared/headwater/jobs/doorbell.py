@@ -9,28 +9,14 @@ from typing import Final
 from uuid import UUID
 
 import redis
-from celery import Celery
-from kombu.exceptions import OperationalError
 
 from headwater import ids, log
+from headwater.jobs import messages
 from headwater.jobs.kinds import KINDS, Queue
 
-# A broken or frozen Redis is given up on within seconds, and a silent peer is noticed.
-TRANSPORT_OPTIONS: Final = {
-    "socket_timeout": 15,
-    "socket_connect_timeout": 5,
-    "socket_keepalive": True,
-    "health_check_interval": 10,
-    "retry_on_timeout": False,
-    # A ring that is lost is made again: none is kept aside until it is acked, where somebody could put others.
-    "ack_emulation": False,
-    # One list a queue.
-    "priority_steps": [0],
-}
-_PUBLISH_POLICY: Final = {"max_retries": 0}
 _SHORT: Final = 8  # a longer queue is the dispatcher's to fill, in fair order
 _BATCH: Final = 500
-_PAUSE_SECONDS: Final = 0.05
+_LEFT_SECONDS: Final = 0.2  # as long as the dispatcher rests at most
 # What Celery keeps in Redis, and as what: rings, and who listens for which.
 _KEPT: Final = {queue.value: "list" for queue in Queue} | {
     f"_kombu.binding.{name}": "set"
@@ -53,25 +39,11 @@ class Doorbell:
     """A publisher on one Redis. Thread-safe; made after any fork."""
 
     def __init__(self, redis_url: str, *, timeout_seconds: float = 2.0) -> None:
-        options = TRANSPORT_OPTIONS | {
-            "socket_timeout": timeout_seconds,
-            "socket_connect_timeout": timeout_seconds,
-        }
         self._redis = redis.Redis.from_url(
             redis_url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
             health_check_interval=10,
-        )
-        self._celery = Celery("headwater.doorbell", broker=redis_url, set_as_current=False)
-        self._celery.conf.update(
-            broker_url=redis_url,
-            broker_transport_options=options,
-            broker_connection_timeout=timeout_seconds,
-            task_ignore_result=True,
-            task_publish_retry=False,
-            task_publish_retry_policy=_PUBLISH_POLICY,
-            result_backend=None,
         )
 
     def depth(self, queue: str) -> int:
@@ -108,34 +80,34 @@ class Doorbell:
         return spoiled
 
     def ring(self, rings: Sequence[Ring]) -> None:
-        """Send one message for each. Raises `OSError` when Redis is away; some may have been sent."""
+        """Send one message for each, all at once. Raises `OSError` when Redis is away; they may have been sent."""
+        by_queue: dict[str, list[bytes]] = {}
+        for ring in rings:
+            kind = KINDS[ring.kind]
+            by_queue.setdefault(kind.queue.value, []).append(messages.ring(kind, ids.encode("job", ring.job_id)))
         try:
-            with self._celery.producer_or_acquire() as producer:
-                for ring in rings:
-                    kind, job_id = KINDS[ring.kind], ids.encode("job", ring.job_id)
-                    # The task's id is the job's: operators find it in Flower.
-                    self._celery.send_task(
-                        kind.task, args=[job_id], task_id=job_id, queue=kind.queue.value, producer=producer, retry=False
-                    )
-        except (OperationalError, redis.RedisError) as error:
+            for queue, written in by_queue.items():
+                self._redis.lpush(queue, *written)
+        except redis.RedisError as error:
             raise OSError("Redis is away") from error
 
     def close(self) -> None:
         """Give the connections back."""
-        self._celery.close()
         self._redis.close()
 
 
 class Bellboy:
     """The API's background thread: takes rings behind commits, so that no request ever waits for Redis.
 
-    What cannot be rung, or should not because the queue is long, goes to `unring`, in batches.
+    What cannot be rung, or should not because the queue is long, goes to `unring`, in batches. For a moment after that,
+    `has_room` says no, so that jobs are left to the dispatcher as they are made.
     """
 
     def __init__(self, doorbell: Doorbell, unring: Callable[[Sequence[Ring]], None]) -> None:
         self._doorbell = doorbell
         self._unring = unring
         self._waiting: queues.SimpleQueue[Ring | None] = queues.SimpleQueue()
+        self._left_until: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
 
     def start(self) -> None:
@@ -148,6 +120,10 @@ class Bellboy:
         except OSError:
             return False
         return True
+
+    def has_room(self, queue: str) -> bool:
+        """Whether a job that is made now is to be rung for from here, by what was last seen of its queue."""
+        return time.monotonic() >= self._left_until.get(queue, 0.0)
 
     def ring(self, ring: Ring) -> None:
         """Ring for a job that was committed; returns at once."""
@@ -180,6 +156,5 @@ class Bellboy:
                 _log.warning("doorbell.failed", queue=queue, count=len(rings), error=str(error))
                 left = rings
             if left:
+                self._left_until[queue] = time.monotonic() + _LEFT_SECONDS
                 self._unring(left)
-                # Nobody waits for a ring that is left to the dispatcher: more of them at once cost less.
-                time.sleep(_PAUSE_SECONDS)

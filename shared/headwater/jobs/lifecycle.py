@@ -78,8 +78,8 @@ def claim(
     """Make the queued job ours, or None if somebody else has it, it is final, or a cap is reached.
 
     `kind` is what the ring says that it is: whoever heard it gives the job as long as that kind may take, so a job of
-    another kind is not ours. Ours, it leaves the connection acting for the job's organization, until
-    `statements.act_for_nobody`.
+    another kind is not ours. Ours, it leaves the connection acting for the job's organization, until `leave`. Who waits
+    for the job is woken by the commit itself.
     """
     failpoints.reach("claim.begun")
     token = ids.new()
@@ -124,6 +124,12 @@ def claim(
         created_by=row["created_by"],
         request_id=row["request_id"],
     )
+
+
+def leave(connection: Connection) -> None:
+    """The end of a claim's rights: no row of its organization and no temporary table of its attempt is left."""
+    # In one message, which no prepared statement can be.
+    connection.execute(f"discard temp; {statements.act_for_nobody().text}", prepare=False)
 
 
 def beat(connection: Connection, claim: Claim, *, settings: JobSettings) -> bool:

@@ -1,11 +1,11 @@
-"""SQL for many jobs at once: submit them, find and cancel them."""
+"""SQL for many jobs at once: find and cancel them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from headwater.db import Statement, json
+from headwater.db import Statement
 
 
 def projects_of(*, organization_id: UUID, data_source_ids: Sequence[UUID]) -> Statement:
@@ -16,17 +16,6 @@ def projects_of(*, organization_id: UUID, data_source_ids: Sequence[UUID]) -> St
         where id = any(%(data_source_ids)s) and organization_id = %(organization_id)s and deleted_at is null
         """,
         {"organization_id": organization_id, "data_source_ids": list(data_source_ids)},
-    )
-
-
-def submit(requests: Sequence[Mapping[str, Any]]) -> Statement:
-    """Submit jobs one after another in one transaction: rows {answer} in their order. See `job_submit`."""
-    return Statement(
-        """
-        select job_submit(r.request) as answer
-        from jsonb_array_elements(%(requests)s) with ordinality as r (request, place) order by r.place
-        """,
-        {"requests": json([dict(request) for request in requests])},
     )
 
 

@@ -18,9 +18,16 @@ STATUSES: Final = ("queued", "running", "cancelling", "succeeded", "partially_su
 _FINAL: Final = "('succeeded', 'partially_succeeded', 'failed', 'cancelled')"
 
 
-def submit(request: Mapping[str, Any]) -> Statement:
-    """Submit a job; one column `answer`: {outcome, job?, status?, job_id?}. See `job_submit` in migrations/sql."""
-    return Statement("select job_submit(%(request)s) as answer", {"request": json(dict(request))})
+def submit(*, organization_id: UUID, requests: Sequence[Mapping[str, Any]]) -> Statement:
+    """Submit jobs of one organization: rows {answer} in their order, each {outcome, job?, status?, job_id?, limit?}.
+
+    Each is answered as if it came behind those before it. No `idempotency_key` may be in two of them.
+    See `jobs_submit` in migrations/sql.
+    """
+    return Statement(
+        "select answer from jobs_submit(%(organization_id)s, %(requests)s) as answer",
+        {"organization_id": organization_id, "requests": json([dict(request) for request in requests])},
+    )
 
 
 def read(jobs: Sequence[tuple[UUID, UUID]]) -> Statement:
@@ -126,8 +133,9 @@ def claim(
     With a `kind`, a job of another one gives no row either.
 
     Behind `act_for_owner` and `hold_organization` in one transaction: many claims at once would each count before the
-    others are there. The row is the job with what it is pinned to: `type`, `config`, `validation`, `reading` of its
-    version, `current_config` of the version that counts now, and `seconds_left` until its deadline.
+    others are there. Their commit does not wait for the disk, so that it can wake those who wait for the job itself
+    (`notify` says why others cannot). The row is the job with what it is pinned to: `type`, `config`, `validation`,
+    `reading` of its version, `current_config` of the version that counts now, and `seconds_left` until its deadline.
     """
     return Statement(
         """
@@ -168,13 +176,15 @@ def claim(
         )
         select c.*, coalesce(s.type, c.draft ->> 'type') as type, coalesce(v.config, c.draft -> 'config') as config,
                v.validation, v.reading, current.config as current_config,
-               extract(epoch from c.deadline_at - clock_timestamp())::float as seconds_left
+               extract(epoch from c.deadline_at - clock_timestamp())::float as seconds_left,
+               pg_notify(%(channel)s, c.id::text)
         from claimed c
         left join data_source s on s.id = c.data_source_id
         left join data_source_version v on v.data_source_id = c.data_source_id and v.version = c.config_version
         left join data_source_version current on current.data_source_id = s.id and current.version = s.version
         """,
         {
+            "channel": CHANNEL,
             "job_id": job_id,
             "kind": kind,
             "token": token,

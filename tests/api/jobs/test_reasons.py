@@ -154,8 +154,14 @@ class TestPruned:
     """410 for a job that was deleted in the course of time."""
 
     def prune(self, connection: Connection, job: dict[str, Any]) -> None:
-        making.end_long_ago(connection, ids.decode("job", job["id"]))
-        assert pruning.prune(connection, retention_days=90) >= 1
+        job_id = ids.decode("job", job["id"])
+        making.end_long_ago(connection, job_id)
+        for _ in range(10):
+            if pruning.prune(connection, retention_days=90):
+                return
+            # The API is just noting that nobody heard its bell, and what is locked is left for the next turn.
+            connection.execute("select from job where id = %s for update", (job_id,))
+        raise AssertionError(job_id)
 
     def test_it_says_that_it_was_there_and_how_it_ended(
         self, client: httpx2.Client, source: Source, connection: Connection

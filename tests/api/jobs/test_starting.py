@@ -42,6 +42,25 @@ def test_a_start_answers_202_with_the_queued_job(
     assert answer.headers["Retry-After"] == "1"
 
 
+def test_behind_a_long_queue_a_job_is_left_to_the_dispatcher_as_it_is_made(
+    client: httpx2.Client, source: Any, connection: Connection
+) -> None:
+    """One at a time or many at once: what was found without room is not written twice. Redis is away here."""
+    written_once = "select j.rung_at is null and j.xmin = e.xmin as yes from job j join event e on e.job_id = j.id"
+    deadline = time.monotonic() + 10
+    found: set[bool] = set()
+    while not found or not all(found):
+        assert time.monotonic() < deadline
+        client.post(f"{source.path}/test")
+        jobs = [client.post(f"{source.path}/test").json()["id"]]
+        body = {"jobs": [{"data_source_id": source.id, "kind": "connection_test"}] * 2}
+        jobs += [each["job"]["id"] for each in client.post("/jobs:batch", json=body).json()["data"]]
+        rows = connection.execute(
+            f"{written_once} where j.id = any(%s)", ([ids.decode("job", job) for job in jobs],)
+        ).fetchall()
+        found = {row["yes"] for row in rows}
+
+
 def test_a_job_has_every_field_of_the_contract_and_no_other(client: httpx2.Client, source: Any) -> None:
     """Field by field as the API reference declares it, moments in UTC with Z."""
     job = client.post(f"{source.path}/test").json()

@@ -15,7 +15,7 @@ _STEP: Final = 100
 def memory(ground: Ground) -> list[Figure]:
     """Thousands of connection tests on one worker: the slope of its parent's memory, and of its largest child's.
 
-    A child is replaced after 200 jobs, so that what it may lose ends with it.
+    A child is replaced after 2,000 jobs, so that what it may lose ends with it.
     """
     ground.api()
     ground.scheduler()

@@ -36,7 +36,7 @@ def source_id(connection: Connection, organization: CreatedOrganization, project
 
 @pytest.fixture
 def submit(connection: Connection, organization: CreatedOrganization, project_id: UUID, source_id: UUID) -> Submit:
-    """Submit a job as the API does; `submit(kind="sync")` gives `job_submit`'s answer."""
+    """Submit a job as the API does; `submit(kind="sync")` gives `jobs_submit`'s answer."""
 
     def submit(*, on: Connection = connection, **changes: Any) -> dict[str, Any]:
         return making.submit(on, organization, project_id, source_id, **changes)

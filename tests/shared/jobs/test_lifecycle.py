@@ -67,6 +67,25 @@ def test_a_job_goes_from_queued_to_succeeded(connection: Connection, submit: Sub
     assert progress == {"counters": {"parsed": 3}}
 
 
+def test_who_waits_is_woken_by_claim_and_outcome(
+    database: str, connection: Connection, submit: Submit, settings: JobSettings
+) -> None:
+    """Each is told once, behind its commit: whoever hears of it finds it written."""
+
+    def heard() -> tuple[list[str], str]:
+        notices = [notice.payload for notice in waiter.notifies(timeout=5, stop_after=1)]
+        return notices, job(waiter, claim)["status"]
+
+    answer = submit()
+    with db.connect(database, application="test") as waiter:
+        waiter.execute(f"listen {statements.CHANNEL}")
+        claim = claimed(connection, answer, settings)
+        assert heard() == ([str(claim.job_id)], "running")
+        lifecycle.record(connection, claim, PASSED, DONE, settings=settings)
+        assert heard() == ([str(claim.job_id)], "succeeded")
+        assert not list(waiter.notifies(timeout=0))
+
+
 def test_of_many_claims_at_once_one_wins(
     database: str, connection: Connection, submit: Submit, settings: JobSettings
 ) -> None:

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -127,6 +128,20 @@ def s3(proxy: Proxy, endpoint: str) -> BaseClient:
             s3={"addressing_style": "path"},
         ),
     )
+
+
+def _proxies() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "egress-proxy"]
+
+
+def test_it_is_served_from_when_somebody_asks_for_it() -> None:
+    """Not before: a job that needs no way out has no thread for it. Asked for from many threads it is one."""
+    with Proxy(ONE) as proxy:
+        assert _proxies() == []
+        with ThreadPoolExecutor(8) as threads:
+            urls = set(threads.map(lambda _: proxy.url, range(8)))
+        assert len(urls) == len(_proxies()) == 1
+    assert _proxies() == []
 
 
 def test_boto3_reaches_an_allowed_store(proxy: Proxy, responder: int, seen: Seen) -> None:

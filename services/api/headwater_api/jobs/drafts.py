@@ -46,7 +46,7 @@ async def order(held: Services, actor: Actor, project_id: UUID, start: UnsavedTe
 async def _sealed(
     held: Services, actor: Actor, job_id: UUID, secrets: Mapping[str, str | None], *, target: bytes
 ) -> list[dict[str, Any]]:
-    """The secrets that were sent, as rows of `sealed_credential` for `job_submit`."""
+    """The secrets that were sent, as rows of `sealed_credential` for `jobs_submit`."""
     sent = {field: secret for field, secret in secrets.items() if secret is not None}
     if not sent:
         return []

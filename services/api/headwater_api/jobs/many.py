@@ -165,8 +165,9 @@ def start_jobs(request: Request, actor: ActorDep, body: BatchStart, once: OnceDe
                 for index, entry in enumerate(body.jobs)
                 if entry.data_source_id in sources
             }
-            requests = [submitting.request_of(request, order) for order in orders.values()]
-            rows = db.run_in(session, many.submit(requests))
+            requests = {index: submitting.request_of(request, order) for index, order in orders.items()}
+            submits = statements.submit(organization_id=actor.organization_id, requests=list(requests.values()))
+            rows = db.run_in(session, submits)
             answers = dict(zip(orders, (row["answer"] for row in rows), strict=True))
             outcomes = [
                 _outcome(request, index, answers.get(index, {"outcome": "not_found"}))
@@ -175,7 +176,7 @@ def start_jobs(request: Request, actor: ActorDep, body: BatchStart, once: OnceDe
             started.extend(
                 Ring(orders[index].id, orders[index].kind.name, actor.organization_id)
                 for index, answer in answers.items()
-                if answer["outcome"] == "created"
+                if answer["outcome"] == "created" and requests[index]["rung"]
             )
             return Answer(200, {"data": outcomes})
 

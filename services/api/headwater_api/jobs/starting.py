@@ -1,11 +1,13 @@
 """The routes that start a job: each answers at once, with the job."""
 
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from headwater import ids
 from headwater.errors import Conflict, FieldError, InvalidRequest, NotFound
 from headwater.jobs import reading
 from headwater.jobs.kinds import CONNECTION_TEST, FILE_LISTING, KINDS, SYNC, TABLE_DISCOVERY, Kind
@@ -24,6 +26,7 @@ from headwater_api.jobs.schemas import (
     UnsavedTestStart,
 )
 from headwater_api.jobs.submitting import Order, Terms, TermsDep
+from headwater_api.once import LONGEST_KEY
 
 router = APIRouter(route_class=GuardedRoute, tags=["jobs"])
 
@@ -49,6 +52,40 @@ _STARTS: Final[dict[str, Any]] = {
 _SOURCE: Final = "/projects/{project_id}/data-sources/{data_source_id}"
 
 
+async def _start(
+    request: Request, kind: Kind, project_id: UUID, data_source_id: UUID, start: Start | None, terms: Terms
+) -> Response:
+    start = start or Start()
+    order = Order(
+        kind=kind,
+        project_id=project_id,
+        data_source_id=data_source_id,
+        params=start.params(),
+        priority=start.priority,
+        deadline_seconds=start.deadline_seconds,
+    )
+    return await submitting.submit(request, order, terms=terms, start=start)
+
+
+def _plain(kind: Kind, model: type[Start]) -> Callable[[Request], Coroutine[Any, Any, Response | None]]:
+    """Starts a job of this kind from a request against which there is nothing to say."""
+
+    async def start(request: Request) -> Response | None:
+        project_id = ids.decode("proj", request.path_params["project_id"])
+        data_source_id = ids.decode("dsrc", request.path_params["data_source_id"])
+        key = request.headers.get("Idempotency-Key")
+        if key is not None and not 1 <= len(key) <= LONGEST_KEY:
+            return None
+        try:
+            body = model.model_validate(await request.json() if await request.body() else {})
+        except (ValueError, RecursionError, InvalidRequest):
+            return None
+        terms = await submitting.get_terms(key, request.headers.get("Prefer"))
+        return await _start(request, kind, project_id, data_source_id, body, terms)
+
+    return start
+
+
 @router.post("/projects/{project_id}/data-sources/test", summary="Test a config that is not saved", **_STARTS)
 @allow("data_source:test", secrets="credentials")
 async def submit_unsaved_test(
@@ -63,7 +100,7 @@ async def submit_unsaved_test(
 
 
 @router.post(_SOURCE + "/test", summary="Test the connection", **_STARTS)
-@allow("data_source:test")
+@allow("data_source:test", plain=_plain(CONNECTION_TEST, ConnectionTestStart))
 async def submit_connection_test(
     request: Request,
     project_id: ProjectId,
@@ -80,7 +117,7 @@ async def submit_connection_test(
 
 
 @router.post(_SOURCE + "/files", summary="List the files", **_STARTS)
-@allow("data_source:list")
+@allow("data_source:list", plain=_plain(FILE_LISTING, FileListingStart))
 async def list_data_source_files(
     request: Request,
     project_id: ProjectId,
@@ -106,7 +143,7 @@ async def discover_data_source_tables(
 
 
 @router.post(_SOURCE + "/sync", summary="Sync the records", **_STARTS)
-@allow("data_source:sync")
+@allow("data_source:sync", plain=_plain(SYNC, SyncStart))
 async def sync_data_source(
     request: Request,
     project_id: ProjectId,
@@ -170,18 +207,3 @@ async def retry_job(
         return await submitting.submit(request, order, terms=terms, start=start)
     except NotFound:
         raise Conflict("The data source of this job was deleted.", code="source_deleted") from None
-
-
-async def _start(
-    request: Request, kind: Kind, project_id: UUID, data_source_id: UUID, start: Start | None, terms: Terms
-) -> Response:
-    start = start or Start()
-    order = Order(
-        kind=kind,
-        project_id=project_id,
-        data_source_id=data_source_id,
-        params=start.params(),
-        priority=start.priority,
-        deadline_seconds=start.deadline_seconds,
-    )
-    return await submitting.submit(request, order, terms=terms, start=start)

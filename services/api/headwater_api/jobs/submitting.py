@@ -1,4 +1,4 @@
-"""Submitting a job: one round trip, and nothing is waited for but Postgres."""
+"""Submitting a job: one round trip, shared by those who come together, and nothing is waited for but Postgres."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,6 @@ from headwater import errors, failpoints, idempotency, ids
 from headwater.access import quotas
 from headwater.connectors import registry
 from headwater.db import Row
-from headwater.jobs import statements
 from headwater.jobs.doorbell import Ring
 from headwater.jobs.kinds import Kind, Queue
 from headwater_api import services
@@ -81,13 +80,11 @@ async def submit(request: Request, order: Order, *, terms: Terms, start: Start) 
     `IdempotencyMismatch`, and `Unavailable` if the key that a secret was sealed to was replaced meanwhile.
     """
     held = services.of(request)
-    once = await _once(request, terms.idempotency_key, start)
-    statement = statements.submit(request_of(request, order) | once)
+    asked = request_of(request, order) | await _once(request, terms.idempotency_key, start)
     failpoints.reach("submit.begun")
     with named_violations(KEY_REPLACED):
-        rows = await held.call(statement)
+        answer = await held.submits.submit(get_actor(request), asked)
     failpoints.reach("submit.committed")
-    answer: Row = rows[0]["answer"]
     outcome = answer["outcome"]
     if outcome not in ("created", "joined", "replayed"):
         raise refusal(outcome, answer)
@@ -97,7 +94,8 @@ async def submit(request: Request, order: Order, *, terms: Terms, start: Start) 
     if outcome == "replayed":
         headers[REPLAYED] = "true"
     if outcome == "created":
-        held.bellboy.ring(Ring(view.id, order.kind.name, view.organization_id))
+        if asked["rung"]:
+            held.bellboy.ring(Ring(view.id, order.kind.name, view.organization_id))
         if terms.wait_seconds:
             headers["Preference-Applied"] = f"wait={terms.wait_seconds}"
             ended = await held.hub.wait(view, until=lambda newer: newer.final, seconds=terms.wait_seconds)
@@ -106,7 +104,7 @@ async def submit(request: Request, order: Order, *, terms: Terms, start: Start) 
 
 
 async def _once(request: Request, key: str | None, start: Start) -> dict[str, str]:
-    """What `job_submit` takes so that the request acts once."""
+    """What `jobs_submit` takes so that the request acts once."""
     if key is None:
         return {}
     # An empty object and no body are the same request.
@@ -119,20 +117,20 @@ async def _once(request: Request, key: str | None, start: Start) -> dict[str, st
 
 
 def request_of(request: Request, order: Order) -> dict[str, Any]:
-    """What `job_submit` takes; see migrations/sql."""
-    actor = get_actor(request)
+    """What `jobs_submit` takes; see migrations/sql."""
+    actor, held = get_actor(request), services.of(request)
     return {
-        "organization_id": actor.organization_id,
         "actor_id": actor.member_id,
         "key_id": actor.key_id,
         "project_id": order.project_id,
         "data_source_id": order.data_source_id,
         "id": order.id,
-        "live_job_limit": quotas.limits(services.of(request).quotas)["live_jobs"],
+        "live_job_limit": quotas.limits(held.quotas)["live_jobs"],
         "queues": [queue.value for queue in Queue],
         "types": registry.types_with(order.kind.capability),
         "kind": order.kind.name,
         "queue": order.kind.queue.value,
+        "rung": held.bellboy.has_room(order.kind.queue.value),
         "params": dict(order.params),
         "draft": order.draft,
         "sealed": list(order.sealed),
@@ -147,7 +145,7 @@ def request_of(request: Request, order: Order) -> dict[str, Any]:
 
 
 def refusal(outcome: str, answer: Row) -> errors.RequestError:
-    """What to say where `job_submit` made no job."""
+    """What to say where `jobs_submit` made no job."""
     match outcome:
         case "mismatch":
             return errors.IdempotencyMismatch()

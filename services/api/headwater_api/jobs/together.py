@@ -1,55 +1,68 @@
-"""Reading jobs together: requests that come while one read is under way share the next.
-
-By itself, a read costs Postgres and this process more in messages and wake-ups than in work. Nobody waits for company:
-a request that comes alone is served at once.
-"""
+"""Jobs together: reads of jobs that come at one moment share a statement, and submits of one member do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import cycle
+from typing import Any, Final, TypeAlias
 from uuid import UUID
+
+import psycopg
 
 from headwater.db import Row, Statement
 from headwater.jobs import statements
+from headwater_api.actor import Actor
+from headwater_api.together import Together
 
-_Asked: TypeAlias = tuple[UUID, UUID, asyncio.Future[Row | None]]
+_LANES: Final = 2  # Postgres reads for one while those of the other are taken in
+
+_Call: TypeAlias = Callable[[Statement], Awaitable[list[Row]]]
+_Submitted: TypeAlias = tuple[UUID, Mapping[str, Any]]
 
 
 class Readings:
     """One for a process. `call` runs a call of an SQL function on the hot lane."""
 
-    def __init__(self, call: Callable[[Statement], Awaitable[list[Row]]]) -> None:
+    def __init__(self, call: _Call) -> None:
         self._call = call
-        self._waiting: list[_Asked] = []
-        self._reading: asyncio.Task[list[Row]] | None = None
+        self._together: Together[tuple[UUID, UUID], Row | None] = Together(self._read)
+        self._lanes = cycle(range(_LANES))
 
     async def read(self, organization_id: UUID, job_id: UUID) -> Row | None:
         """A row of `job_view`, read after this was called; None if the organization has no such job."""
-        answer: asyncio.Future[Row | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((organization_id, job_id, answer))
-        if self._reading is None:
-            self._begin()
-        return await answer
+        return await self._together.ask((organization_id, job_id), group=next(self._lanes))
 
-    def _begin(self) -> None:
-        asked, self._waiting = self._waiting, []
-        self._reading = asyncio.create_task(self._look_at(asked))
-        self._reading.add_done_callback(partial(self._end, asked))
+    async def _read(self, asked: Sequence[tuple[UUID, UUID]]) -> list[Row | None]:
+        return [row["job"] for row in await self._call(statements.read(asked))]
 
-    async def _look_at(self, asked: Sequence[_Asked]) -> list[Row]:
-        return await self._call(statements.read([(organization, job) for organization, job, _ in asked]))
 
-    def _end(self, asked: Sequence[_Asked], reading: asyncio.Task[list[Row]]) -> None:
-        self._reading = None
-        if self._waiting:
-            self._begin()
-        error = asyncio.CancelledError() if reading.cancelled() else reading.exception()
-        rows = [] if error else reading.result()
-        for place, (_, _, answer) in enumerate(asked):
-            if answer.done():
-                continue  # who asked has hung up
-            if error:
-                answer.set_exception(error)
-            else:
-                answer.set_result(rows[place]["job"])
+class Submits:
+    """One for a process. `call` runs a call of an SQL function on the hot lane."""
+
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+        self._together: Together[_Submitted, Row] = Together(self._submit)
+
+    async def submit(self, actor: Actor, request: Mapping[str, Any]) -> Row:
+        """What became of `request`, after its commit: see `statements.submit`. Raises `psycopg.Error`.
+
+        Those of one member wait for each other's locks, and for nobody else's.
+        """
+        member = (actor.organization_id, actor.member_id)
+        return await self._together.ask((actor.organization_id, request), group=member)
+
+    async def _submit(self, submitted: Sequence[_Submitted]) -> Sequence[Row | BaseException]:
+        try:
+            return await self._run(submitted)
+        except psycopg.Error as error:
+            # Without a state it is not known whether it was committed; with one it is rolled back.
+            if error.sqlstate is None or len(submitted) == 1:
+                raise
+        alone = [self._run([one]) for one in submitted]
+        told = await asyncio.gather(*alone, return_exceptions=True)
+        return [one if isinstance(one, BaseException) else one[0] for one in told]
+
+    async def _run(self, submitted: Sequence[_Submitted]) -> list[Row]:
+        (organization_id, _), *_ = submitted
+        requests = [request for _, request in submitted]
+        rows = await self._call(statements.submit(organization_id=organization_id, requests=requests))
+        return [row["answer"] for row in rows]

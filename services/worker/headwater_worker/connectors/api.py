@@ -25,7 +25,7 @@ from headwater_worker.connectors.base import (
     Walk,
 )
 from headwater_worker.connectors.ladder import Origin, Way
-from headwater_worker.sync import records
+from headwater_worker.sync import readers, records
 from headwater_worker.sync.answers import Envelope
 from headwater_worker.sync.formats.base import Refusal
 from headwater_worker.sync.pages import Pages
@@ -182,6 +182,8 @@ class ApiConnector(RecordConnector):
     def _check_config(self) -> None:
         # Making the client proves that endpoint, headers and credentials can be sent.
         _ = self._probe_client
+        # What takes answers apart is slow to start the first time: it does while the API is looked for.
+        readers.nursery()
 
     def _origin(self) -> Origin:
         parts = urlsplit(self._config.endpoint)

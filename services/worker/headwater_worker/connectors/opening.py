@@ -94,22 +94,20 @@ def _credentials(spec: ConnectorSpec, config: ConnectorConfig, context: JobConte
 
 
 def _sealed(context: JobContext) -> Sealed:
-    """The job's ciphertexts, and in the same transaction what the audit log says of their being opened."""
+    """The job's ciphertexts. If there are any, the audit log says that they are opened before somebody can."""
     claim = context.claim
-    with context.connection.transaction():
-        db.set_organization(context.connection, claim.organization_id)
-        sealed = unseal.fetch(context.connection, organization_id=claim.organization_id, subject_id=claim.subject_id)
-        if sealed.rows:
-            entry = audit_log.entry(
-                organization_id=claim.organization_id,
-                actor_id=claim.created_by,
-                act=Act.CREDENTIALS_UNSEAL,
-                subject_id=claim.subject_id,
-                request_id=claim.request_id,
-                fields=sealed.fields,
-                details={"job_id": str(claim.job_id), "key_ids": sorted(map(str, sealed.key_ids))},
-            )
-            db.run(context.connection, entry)
+    sealed = unseal.fetch(context.connection, organization_id=claim.organization_id, subject_id=claim.subject_id)
+    if sealed.rows:
+        entry = audit_log.entry(
+            organization_id=claim.organization_id,
+            actor_id=claim.created_by,
+            act=Act.CREDENTIALS_UNSEAL,
+            subject_id=claim.subject_id,
+            request_id=claim.request_id,
+            fields=sealed.fields,
+            details={"job_id": str(claim.job_id), "key_ids": sorted(map(str, sealed.key_ids))},
+        )
+        db.run(context.connection, entry)
     return sealed
 
 

@@ -1,6 +1,7 @@
 """A loopback HTTP proxy that applies the policy below every SDK, whatever language its sockets are in.
 
-One per job, as a thread of the worker child (the way of Stripe's Smokescreen, without a process to watch).
+One per job, as a thread of the worker child (the way of Stripe's Smokescreen, without a process to watch), from when
+somebody asks for the way out: a source that needs none costs none.
 """
 
 import asyncio
@@ -68,7 +69,10 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """`http://<user>:<token>@127.0.0.1:<port>`: a secret of this job."""
+        """`http://<user>:<token>@127.0.0.1:<port>`: a secret of this job. It is served from here to the block's end."""
+        with self._lock:
+            if not self._port:
+                self._port = self._listen()
         return f"http://{_USER}:{self._token}@127.0.0.1:{self._port}"
 
     @property
@@ -84,25 +88,28 @@ class Proxy:
             return self._last_failure
 
     def __enter__(self) -> Self:
-        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-        # Accepted connections inherit it. asyncio sets it only where the socket names its protocol; without it an
-        # answer in two writes waits 40 ms for the client's delayed acknowledgement.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._port = listener.getsockname()[1]
-        # Not the process's default loop, which may be uvloop's.
-        loop = asyncio.SelectorEventLoop()
-        stop = asyncio.Event()
-        thread = threading.Thread(target=self._run, args=(loop, listener, stop), name="egress-proxy", daemon=True)
-        self._closing.enter_context(second_line.own_endpoint("127.0.0.1", self._port))
-        self._closing.callback(thread.join, _STOP_SECONDS)
-        self._closing.callback(loop.call_soon_threadsafe, stop.set)
-        thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.close()
+
+    def _listen(self) -> int:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        # Accepted connections inherit it. asyncio sets it only where the socket names its protocol; without it an
+        # answer in two writes waits 40 ms for the client's delayed acknowledgement.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        port: int = listener.getsockname()[1]
+        # Not the process's default loop, which may be uvloop's.
+        loop = asyncio.SelectorEventLoop()
+        stop = asyncio.Event()
+        thread = threading.Thread(target=self._run, args=(loop, listener, stop), name="egress-proxy", daemon=True)
+        self._closing.enter_context(second_line.own_endpoint("127.0.0.1", port))
+        self._closing.callback(thread.join, _STOP_SECONDS)
+        self._closing.callback(loop.call_soon_threadsafe, stop.set)
+        thread.start()
+        return port
 
     def _run(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, stop: asyncio.Event) -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:

@@ -13,7 +13,7 @@ from headwater_worker.connectors.base import FileEntry, ListedConnector
 from headwater_worker.connectors.opening import open_connector
 from headwater_worker.context import JobContext
 from headwater_worker.sync.cataloguing import Cataloguing, pages_ahead
-from headwater_worker.sync.inventory import not_a_file
+from headwater_worker.sync.inventory import all_files, not_a_file
 
 _SHOWN: Final = 1000
 
@@ -64,7 +64,7 @@ class _Listing:
         """The files of each page."""
         for page in pages:
             self._context.checkpoint()
-            wanted = [entry for entry in page if self._is_listed(entry)]
+            wanted = page if all_files(page) else [entry for entry in page if self._is_listed(entry)]
             files = self._up_to_limit(wanted)
             self.count += len(files)
             # What was passed over was listed too; what lies behind the limit was not.
@@ -74,7 +74,7 @@ class _Listing:
             if self.truncated:
                 return
 
-    def _up_to_limit(self, files: list[FileEntry]) -> list[FileEntry]:
+    def _up_to_limit(self, files: Sequence[FileEntry]) -> Sequence[FileEntry]:
         if self._limit is None:
             return files
         room = self._limit - self.count

@@ -1,10 +1,11 @@
-"""Records into ready rows of a COPY, or refusals: the one loop that runs once per record."""
+"""Records into ready rows of a COPY, or refusals: a block at once where nothing in it is odd, else one by one."""
 
 import itertools
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress, repeat
 from typing import Any, Final
 
 from headwater_worker.sync import storable, validation
@@ -15,6 +16,9 @@ HEAD: Final = struct.Struct(">hiqiqib")
 
 Fields: 3, 8, the load's id, 8, the record's number, the length of the text and its version, 1.
 """
+# The same with the fields that all rows of a load have in common in one piece, which is quicker to pack.
+_SAME_BYTES: Final = 18
+_ROW_HEAD: Final = struct.Struct(f">{_SAME_BYTES}sqib")
 # Nothing is odd about shorter records; it saves a call for each.
 _SHALLOW_BYTES: Final = storable.SHALLOW_BYTES
 _NO_LINE: Final = 0
@@ -75,36 +79,62 @@ class Judge:
 
     def judge(self, block: Block) -> Judged:
         """What is stored of the block, and what is refused."""
+        judged = self._together(block) or self._one_by_one(block)
+        self._number += judged.parsed
+        return judged
+
+    def _together(self, block: Block) -> Judged | None:
+        """As `_one_by_one`, in a third of the time; None where a record of the block has to be looked at by itself."""
+        entries = block.entries
+        if block.suspect or {*map(type, entries)} != {tuple}:
+            return None
+        lines, raws, values = zip(*entries, strict=True)
+        sizes = [len(raw) + 1 for raw in raws]
+        if max(sizes) > _SHALLOW_BYTES and any(map(storable.is_odd, raws)):
+            return None
+        numbers: Sequence[int] = range(self._number + 1, self._number + 1 + len(entries))
+        refusals: list[tuple[int, Refusal]] = []
+        schema = self._schema
+        if schema is not None:
+            valid = schema.which(values)
+            if not all(valid):
+                refusals = [
+                    (number, _mismatch(schema, entry))  # type: ignore[arg-type]
+                    for number, entry, is_valid in zip(numbers, entries, valid, strict=True)
+                    if not is_valid
+                ]
+                numbers, lines, raws, sizes = ([*compress(these, valid)] for these in (numbers, lines, raws, sizes))
+        rows: list[bytes] = [b""] * (2 * len(raws))
+        same = HEAD.pack(3, 8, self._load_id, 8, 0, 0, 1)[:_SAME_BYTES]
+        rows[::2] = map(_ROW_HEAD.pack, repeat(same), numbers, sizes, repeat(1))
+        rows[1::2] = raws
+        starts = array("q", lines if None not in lines else [line or _NO_LINE for line in lines])
+        return Judged(len(entries), len(raws), b"".join(rows), starts.tobytes(), refusals, block.member, block.faults)
+
+    def _one_by_one(self, block: Block) -> Judged:
         schema, load_id, begin, number = self._schema, self._load_id, self._number, self._number
         rows: list[bytes] = []
         lines: array[int] = array("q")
         refusals: list[tuple[int, Refusal]] = []
-        add_row, add_line, pack = rows.append, lines.append, HEAD.pack
-        is_valid = None if schema is None else schema.is_valid
-        suspect = block.suspect
         for entry in block.entries:
             number += 1
-            if type(entry) is not tuple:
-                refusals.append((number, entry))  # type: ignore[arg-type]
+            if not isinstance(entry, tuple):
+                refusals.append((number, entry))
                 continue
             line, raw, value = entry
-            length = len(raw)
-            if suspect or (length > _SHALLOW_BYTES and storable.is_odd(raw)):
+            if block.suspect or storable.is_odd(raw):
                 problem = storable.problem(raw, value)
                 if problem is not None:
                     refusals.append((number, Refusal(line, storable.CODE, problem, excerpt(raw))))
                     continue
-            if is_valid is not None and not is_valid(value):
+            if schema is not None and not schema.is_valid(value):
                 refusals.append((number, _mismatch(schema, entry)))
                 continue
-            add_row(pack(3, 8, load_id, 8, number, length + 1, 1))
-            add_row(raw)
-            add_line(line or _NO_LINE)
-        self._number = number
+            rows += HEAD.pack(3, 8, load_id, 8, number, len(raw) + 1, 1), raw
+            lines.append(line or _NO_LINE)
         return Judged(number - begin, len(lines), b"".join(rows), lines.tobytes(), refusals, block.member, block.faults)
 
 
-def _mismatch(schema: validation.Schema | None, entry: tuple[int | None, bytes, Any]) -> Refusal:
-    assert schema is not None
+def _mismatch(schema: validation.Schema, entry: tuple[int | None, bytes, Any]) -> Refusal:
     pointer, message = schema.explain(entry[2])
     return Refusal(entry[0], validation.CODE, message, excerpt(entry[1]), pointer)

@@ -11,7 +11,7 @@ from headwater.errors import JobError
 from headwater_worker.connectors.base import FileEntry, ListedConnector
 from headwater_worker.context import JobContext
 from headwater_worker.sync.cataloguing import Cataloguing, pages_ahead
-from headwater_worker.sync.inventory import not_a_file, unstorable_path
+from headwater_worker.sync.inventory import all_files, not_a_file, unstorable_path
 from headwater_worker.sync.plan import Plan
 
 _PASSED_OVER_AT_ONCE: Final = 20_000
@@ -75,7 +75,8 @@ class _Wanted:
     def pages(self, listed: Iterator[Sequence[FileEntry]]) -> Iterator[Sequence[FileEntry]]:
         """The wanted files of each page."""
         for page in listed:
-            yield [entry for entry in page if self._is_wanted(entry)]
+            plain = self._plan.globs.want_all and all_files(page)
+            yield page if plain else [entry for entry in page if self._is_wanted(entry)]
             self._context.progress.count(listed=len(page))
             self._context.progress.advance(len(page))
             self._context.checkpoint()

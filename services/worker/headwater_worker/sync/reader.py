@@ -53,6 +53,8 @@ _TOO_MUCH_MEMORY: Final = Refusal(
     None, TOO_COMPLEX, "Reading this file takes more than 768 MiB of memory. Write it in smaller parts."
 )
 _HELD_BYTES: Final = 256 * 1024
+# What is read holds no cycles: records die when they are given out. To look through those at hand is for nothing.
+_COLLECTED_EVERY: Final = 100_000
 
 
 class _BrokenOff(HeadwaterError):
@@ -193,6 +195,7 @@ def _be_reader(descriptors: Sequence[int], nursery: int) -> NoReturn:
     try:
         environment.end_with(nursery)
         lock_in()
+        gc.set_threshold(_COLLECTED_EVERY)
         Reader(descriptors[0], descriptors[1], descriptors[2:]).run()
         status = 0
     except BrokenPipeError:

@@ -4,6 +4,7 @@ That is: the character U+0000, half of a surrogate pair, a number beyond `numeri
 """
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -23,7 +24,8 @@ _FRACTION_DIGITS: Final = 16_383
 
 # Rare enough that each hit is worth a closer look.
 _ODD_NUMBER: Final = re.compile(rb"[0-9][eE][-+]?[0-9]{4}|[0-9]{16000}")
-_TINY_NUMBER: Final = re.compile(rb"[eE]-[0-9]{4}")
+# `[eE]-[0-9]{4}`, led by the byte that is looked for at a quarter of the cost.
+_TINY_NUMBER: Final = re.compile(rb"-(?<=[eE]-)[0-9]{4}")
 # Shorter records can be neither 500 levels deep nor hold a number with too many digits.
 SHALLOW_BYTES: Final = 1_000
 _FEW_DIGITS_BYTES: Final = 16_000
@@ -37,9 +39,17 @@ def is_suspect(data: bytes) -> bool:
 
     `orjson` itself refuses lone surrogates and numbers that are too large; `is_odd` looks at each record's size.
     """
-    if b"\\u0000" in data:
-        return True
-    return (b"e-" in data or b"E-" in data) and _TINY_NUMBER.search(data) is not None
+    return _may_hold_nul(data) or _TINY_NUMBER.search(data) is not None
+
+
+def may_hold_nul(raws: Iterable[bytes]) -> bool:
+    """Whether there may be the character U+0000 in one of these JSON texts."""
+    return _may_hold_nul(b"\n".join(raws))
+
+
+def _may_hold_nul(data: bytes) -> bool:
+    # To look for a single byte is next to nothing.
+    return b"\\" in data and b"\\u0000" in data
 
 
 def is_odd(raw: bytes) -> bool:

@@ -11,13 +11,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Final
 
 import orjson
 
 from headwater_worker.sync import storable
-from headwater_worker.sync.formats import csv_cells
+from headwater_worker.sync.formats import csv_cells, csv_lines, objects
 from headwater_worker.sync.formats.base import (
     LARGEST_RECORD_BYTES,
     Block,
@@ -75,15 +74,27 @@ class _Rows:
 
     def __init__(self, text: Utf8, delimiter: str) -> None:
         self.delimiter = delimiter
-        lines = io.TextIOWrapper(text, encoding="utf-8", errors="surrogateescape", newline="")  # type: ignore[type-var]
-        # A line has an end at least where a record is too large anyway.
-        self._reader = csv.reader(
-            iter(partial(lines.readline, LARGEST_RECORD_BYTES + 1), ""), delimiter=delimiter, strict=True
-        )
+        self._unparsed = csv_lines.Lines(text)
+        self._reader = csv.reader(iter(self._unparsed), delimiter=delimiter, strict=True)
+        # Lines that it did not see.
+        self._passed_by = 0
         self._text = text
         self.line = 1
         self.over = False
         self.broken: Unreadable | None = None
+
+    def take_columns(self, width: int) -> tuple[Sequence[Sequence[str]], Sequence[int]]:
+        """The next rows by column, and their lines, if they are as plain as most; else nothing: `take` them."""
+        text = self._unparsed.unquoted() if width else ""
+        columns = csv_lines.columns(text, self.delimiter, width) if text else ()
+        if not columns:
+            if text:
+                self._unparsed.give_back(text)
+            return (), ()
+        begin, count = self.line, len(columns[0])
+        self.line += count
+        self._passed_by += count
+        return columns, range(begin, self.line)
 
     def take(self) -> tuple[list[list[str]], list[int], Refusal | None]:
         """The next rows, their lines, and what stands in the place of the row behind them, if that is none."""
@@ -95,6 +106,8 @@ class _Rows:
                 # A list keeps what it was extended by before an error.
                 rows.extend(itertools.islice(self._reader, _STEP_RECORDS))
                 self.over = len(rows) - before < _STEP_RECORDS
+                if not self._unparsed.is_quoted:
+                    break
         except csv.Error as error:
             reason = str(error)
         except Unreadable as error:
@@ -102,11 +115,11 @@ class _Rows:
         lines = self._lines(rows, whole=reason is None and self.broken is None)
         if reason is not None:
             refusal = self._refusal(self.line, reason)
-            self.line = self._reader.line_num + 1
+            self.line = self._next_line()
         return rows, lines, refusal
 
     def _lines(self, rows: list[list[str]], *, whole: bool) -> list[int]:
-        begin, end = self.line, self._reader.line_num + 1
+        begin, end = self.line, self._next_line()
         if whole and end - begin == len(rows):
             self.line = end
             return list(range(begin, end))
@@ -115,6 +128,9 @@ class _Rows:
             lines.append(self.line)
             self.line += 1 + sum(len(_LINE_ENDS.findall(cell)) for cell in row)
         return lines
+
+    def _next_line(self) -> int:
+        return self._passed_by + self._reader.line_num + 1
 
     def _refusal(self, line: int, reason: str) -> Refusal | None:
         # The module has one error for everything; the texts are its own.
@@ -131,11 +147,15 @@ class _Rows:
 def _records(rows: _Rows, options: Options) -> Iterator[Block]:
     table = _Table(rows.delimiter, options)
     while not rows.over and rows.broken is None:
+        columns, places = rows.take_columns(table.width)
+        if columns:
+            yield table.of_columns(columns, places)
+            continue
         found, lines, refusal = rows.take()
-        entries = table.entries(found, lines)
+        block = table.of_rows(found, lines)
         if refusal is not None:
-            entries.append(refusal)
-        yield Block(entries, any(type(entry) is tuple and b"\\u0000" in entry[1] for entry in entries))
+            block.entries.append(refusal)
+        yield block
     if rows.broken is not None:
         raise rows.broken
 
@@ -148,8 +168,14 @@ class _Table:
         self._options = options
         self._names: list[str] = []
         self._cells: Mapping[str, Cell] = {}
+        self._make = objects.maker(())
 
-    def entries(self, rows: list[list[str]], lines: list[int]) -> list[Record | Refusal]:
+    @property
+    def width(self) -> int:
+        """How many columns there are; 0 before the first row."""
+        return len(self._names)
+
+    def of_rows(self, rows: list[list[str]], lines: list[int]) -> Block:
         """A record or a refusal for each row that is not blank."""
         if not all(rows):
             lines = [line for line, row in zip(lines, rows, strict=True) if row]
@@ -158,33 +184,35 @@ class _Table:
             header = self._options.csv.header
             self._names = _names(rows[0] if header else [""] * len(rows[0]), lines[0])
             self._cells = csv_cells.conversions(self._names, self._options.schema)
+            self._make = objects.maker(self._names)
             if header:
                 rows, lines = rows[1:], lines[1:]
         if {*map(len, rows)} == {len(self._names)}:
-            try:
-                return self._by_columns(rows, lines)
-            except (TypeError, ValueError):
-                pass  # something about them is odd: each for itself
-        return [
+            return self.of_columns([*zip(*rows, strict=True)], lines)
+        return self._one_by_one(rows, lines)
+
+    def of_columns(self, columns: Sequence[Sequence[str]], lines: Sequence[int]) -> Block:
+        """A record or a refusal for each row of these, which have a column for each name."""
+        converted: list[Sequence[Any]] = [*columns]
+        try:
+            for number, name in enumerate(self._names):
+                if name in self._cells:
+                    converted[number] = self._cells[name].each(columns[number])
+            values = self._make(converted)
+            raws = [*map(orjson.dumps, values)]
+        except (TypeError, ValueError):  # something about them is odd: each for itself
+            return self._one_by_one([*zip(*columns, strict=True)], lines)
+        return Block([*zip(lines, raws, values, strict=True)], storable.may_hold_nul(raws))
+
+    def _one_by_one(self, rows: Sequence[Sequence[str]], lines: Sequence[int]) -> Block:
+        entries = [
             _record(line, row, self._names, self._cells, self._delimiter) for line, row in zip(lines, rows, strict=True)
         ]
-
-    def _by_columns(self, rows: list[list[str]], lines: list[int]) -> list[Record | Refusal]:
-        """All of them at once: a conversion that is looked up for each column costs each cell little."""
-        names, cells, dumps = self._names, self._cells, orjson.dumps
-        if cells:
-            columns: list[Sequence[Any]] = [*zip(*rows, strict=True)]
-            for number, name in enumerate(names):
-                if name in cells:
-                    columns[number] = cells[name].each(columns[number])
-            values = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-        else:
-            values = [dict(zip(names, row, strict=True)) for row in rows]
-        return [(line, dumps(value), value) for line, value in zip(lines, values, strict=True)]
+        return Block(entries, storable.may_hold_nul(entry[1] for entry in entries if isinstance(entry, tuple)))
 
 
 def _record(
-    line: int, row: list[str], names: Sequence[str], cells: Mapping[str, Cell], delimiter: str
+    line: int, row: Sequence[str], names: Sequence[str], cells: Mapping[str, Cell], delimiter: str
 ) -> Record | Refusal:
     if len(row) != len(names):
         message = f"The record has {len(row)} cells; the header names {len(names)} columns."
@@ -198,7 +226,7 @@ def _record(
         return _second_try(line, row, value, delimiter)
 
 
-def _second_try(line: int, row: list[str], value: Mapping[str, Any], delimiter: str) -> Record | Refusal:
+def _second_try(line: int, row: Sequence[str], value: Mapping[str, Any], delimiter: str) -> Record | Refusal:
     """`orjson` refuses integers beyond 64 bits, and text that is no Unicode."""
     try:
         return line, json.dumps(value, ensure_ascii=False).encode(), value

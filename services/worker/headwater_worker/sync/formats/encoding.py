@@ -131,7 +131,8 @@ class Utf8(Source):
 
     def _settle(self) -> None:
         """Decide by the first character beyond ASCII; all before it reads the same in both encodings."""
-        first = _BEYOND_ASCII.search(self._buffer)
+        # Asked first: a pattern takes longer to say no to a piece than most of what else is done with it.
+        first = None if self._buffer.isascii() else _BEYOND_ASCII.search(self._buffer)
         if first is None:
             return
         self._fill(first.start() + _LONGEST_CHARACTER)

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
+from itertools import repeat
 from typing import Any, Final
 
 import orjson
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from headwater_worker.sync import storable
+from headwater_worker.sync.formats import objects
 from headwater_worker.sync.formats.base import READ_BYTES, Block, Options, Record, Refusal, Source, Unreadable
 from headwater_worker.sync.formats.spooling import spool, spooled
 
@@ -54,10 +57,9 @@ def _block(batch: pa.RecordBatch, *, parsed: bool) -> Block:
     columns = [_plain_cells(column) for column in batch.columns]
     if not all(cells is not None for cells in columns) or not columns:
         return _odd_block(batch, parsed=parsed)
-    names, dumps = batch.schema.names, orjson.dumps
-    values = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    entries: list[Record | Refusal] = [(None, dumps(value), value) for value in values]
-    return Block(entries, suspect=_is_suspect(entries))
+    values = objects.maker(batch.schema.names)(columns)  # type: ignore[arg-type]
+    raws = [*map(orjson.dumps, values)]
+    return Block([*zip(repeat(None, len(raws)), raws, values, strict=True)], suspect=storable.may_hold_nul(raws))
 
 
 def _odd_block(batch: pa.RecordBatch, *, parsed: bool) -> Block:
@@ -71,11 +73,7 @@ def _odd_block(batch: pa.RecordBatch, *, parsed: bool) -> Block:
             entries.append(Refusal(None, "not_storable", "The record holds a value that JSON has no form for."))
         else:
             entries.append((None, raw, orjson.loads(raw) if parsed or b"\\u0000" in raw else None))
-    return Block(entries, suspect=_is_suspect(entries))
-
-
-def _is_suspect(entries: Sequence[Record | Refusal]) -> bool:
-    return any(type(entry) is tuple and b"\\u0000" in entry[1] for entry in entries)
+    return Block(entries, suspect=storable.may_hold_nul(entry[1] for entry in entries if isinstance(entry, tuple)))
 
 
 def _plain_cells(column: pa.Array) -> Sequence[Any] | None:
