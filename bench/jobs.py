@@ -86,7 +86,11 @@ def _drain(engine: Engine, sources: list[UUID], count: int) -> float:
         for number in range(count):
             engine.submit(sources[number % len(sources)])
         began = time.perf_counter()
-    unfinished = "select from job where finished_at is null limit 1"
+    # By the indexes of what lives: to look through all that has ended would slow down what is measured.
+    unfinished = """
+        select from job where status in ('running', 'cancelling')
+        union all select from job where status = 'queued' limit 1
+    """
     while engine.one(unfinished) is not None:
         if time.perf_counter() - began > _SECONDS:
             raise TimeoutError(engine.log_tail())

@@ -43,11 +43,13 @@ def _goals(saved: dict[str, Any]) -> Any:
     picture, axes = plt.subplots(figsize=(_INCHES, 0.6 + 0.36 * len(figures)))
     lengths = [_margin(figure) for figure in figures]
     axes.barh(
-        [f"{figure['work']}\nbeside {figure['beside']}" for figure in figures],
+        range(len(figures)),  # not the names: two figures of one work would share a bar
         [min(length, _WIDEST) for length in lengths],
         color=[_MET if figure["met"] else _MISSED for figure in figures],
         height=0.6,
     )
+    names = [f"{figure['work']}, {figure['unit']}\nbeside {figure['beside']}" for figure in figures]
+    axes.set_yticks(range(len(figures)), names)
     for place, (figure, length) in enumerate(zip(figures, lengths, strict=True)):
         sign = ">=" if figure["goal"]["bound"] == "at least" else "<="
         text = f" {figure['ratio']:.3g} ({sign} {figure['goal']['ratio']:g})"
