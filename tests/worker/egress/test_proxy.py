@@ -144,6 +144,36 @@ def test_it_is_served_from_when_somebody_asks_for_it() -> None:
     assert _proxies() == []
 
 
+def test_a_block_that_ends_while_it_starts_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a cancel does with a step that asks for the way out in its thread."""
+    starting, ended = threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def start_late(thread: threading.Thread) -> None:
+        if thread.name == "egress-proxy":
+            starting.set()
+            ended.wait(0.2)  # in vain: the end waits for the start
+        start(thread)
+
+    with ThreadPoolExecutor(1) as step:
+        with Proxy(ONE) as proxy:
+            monkeypatch.setattr(threading.Thread, "start", start_late)
+            asked = step.submit(lambda: proxy.url)
+            assert starting.wait(10)
+        ended.set()
+        assert asked.result().startswith("http://")
+        assert _proxies() == []
+
+
+def test_nobody_is_let_out_after_the_end() -> None:
+    """A driver that is left behind in its thread starts nothing that nobody would stop."""
+    with Proxy(ONE) as proxy:
+        pass
+    with pytest.raises(RuntimeError, match="closed"):
+        _ = proxy.url
+    assert _proxies() == []
+
+
 def test_boto3_reaches_an_allowed_store(proxy: Proxy, responder: int, seen: Seen) -> None:
     """The honest twin: an upload and a download of the SDK pass, and the body arrives as it was sent."""
     client = s3(proxy, f"http://127.0.0.1:{responder}")

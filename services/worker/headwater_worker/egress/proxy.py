@@ -66,11 +66,17 @@ class Proxy:
         self._relays: set[asyncio.Task[None]] = set()
         self._closing = ExitStack()
         self._port = 0
+        self._ended = False
 
     @property
     def url(self) -> str:
-        """`http://<user>:<token>@127.0.0.1:<port>`: a secret of this job. It is served from here to the block's end."""
+        """`http://<user>:<token>@127.0.0.1:<port>`: a secret of this job. It is served from here to the block's end.
+
+        Raises `RuntimeError` after that end, to a driver that was left behind in its thread.
+        """
         with self._lock:
+            if self._ended:
+                raise RuntimeError("the job's way out is closed")
             if not self._port:
                 self._port = self._listen()
         return f"http://{_USER}:{self._token}@127.0.0.1:{self._port}"
@@ -93,6 +99,9 @@ class Proxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._lock:
+            self._ended = True
+        # Outside the lock, which relays take while they end.
         self._closing.close()
 
     def _listen(self) -> int:
@@ -106,9 +115,9 @@ class Proxy:
         stop = asyncio.Event()
         thread = threading.Thread(target=self._run, args=(loop, listener, stop), name="egress-proxy", daemon=True)
         self._closing.enter_context(second_line.own_endpoint("127.0.0.1", port))
+        thread.start()
         self._closing.callback(thread.join, _STOP_SECONDS)
         self._closing.callback(loop.call_soon_threadsafe, stop.set)
-        thread.start()
         return port
 
     def _run(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, stop: asyncio.Event) -> None:
