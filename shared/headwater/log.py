@@ -5,6 +5,7 @@ of SDKs), warnings, and what ends a thread or the process. The last thing before
 """
 
 import contextlib
+import json
 import logging
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, TextIO, cast
 
+import orjson
 import structlog
 
 from headwater import masking
@@ -69,6 +71,13 @@ def _text(value: Any) -> Any:
     return str(value)
 
 
+def _json(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
+    try:
+        return orjson.dumps(event).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(event)  # half a surrogate pair, a number beyond 64 bits
+
+
 def _whatever_happens(processors: Sequence[structlog.typing.Processor]) -> structlog.typing.Processor:
     """`processors` as one; of a value that cannot be shown, who logs it never hears."""
 
@@ -95,7 +104,7 @@ def configure(service: str) -> None:
     final: list[structlog.typing.Processor] = [
         structlog.processors.format_exc_info,
         _mask,
-        structlog.processors.JSONRenderer()
+        _json
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
     ]

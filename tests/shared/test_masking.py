@@ -235,6 +235,18 @@ def test_a_secret_of_digits_leaves_numbers_alone() -> None:
     assert (line["text"], line["number"]) == ("it is [masked]", 2026)
 
 
+def test_a_line_is_json_whatever_a_value_is() -> None:
+    """Half a surrogate pair, and a number that no 64 bits hold."""
+    code = (
+        "from headwater import log\nlog.configure('x')\n"
+        "log.get('x').info('said', text='\\ud800', number=2**70, name='\u00fc')\n"
+    )
+    environment = {"HEADWATER_LOG_FORMAT": "json", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    line = json.loads(done.stdout)
+    assert (line["text"], line["number"], line["name"]) == ("\ud800", 2**70, "\u00fc")
+
+
 def test_a_library_that_logs_is_heard_only_through_the_sink() -> None:
     """No handler of its own stands beside ours."""
     code = (

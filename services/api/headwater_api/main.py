@@ -42,6 +42,7 @@ from headwater_api.credentials import routes as credentials
 from headwater_api.data_sources import events
 from headwater_api.data_sources import routes as data_sources
 from headwater_api.denials import Denials
+from headwater_api.direct import DirectRoutes
 from headwater_api.hot_lane import HotLane
 from headwater_api.jobs import many as many_jobs
 from headwater_api.jobs import routes as jobs
@@ -65,7 +66,7 @@ waits for its end. Errors are `application/problem+json` (RFC 9457); decide by `
 key are limited, `RateLimit` in every answer tells how many are left.
 """
 
-# Tried in this order: what clients do all day comes first.
+# Tried in this order, behind those that are found directly.
 _ROUTERS: Final[Sequence[APIRouter]] = (
     jobs.router,
     starting_jobs.router,
@@ -190,9 +191,12 @@ def create_app() -> FastAPI:
         generate_unique_id_function=_operation_id,
         # A redirect would name whatever host the request claims; a path with a slash too many is unknown.
         redirect_slashes=False,
+        # It would export errors with their texts, past the masks of the log.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         responses=openapi.refusals(*openapi.EVERYWHERE),
     )
     problems.install(app)
+    app.router.routes.insert(0, DirectRoutes(PREFIX, _ROUTERS))
     for router in _ROUTERS:
         app.include_router(router, prefix=PREFIX)
     app.include_router(health.router)

@@ -12,7 +12,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 import uvicorn
@@ -33,11 +33,52 @@ KEEP_ALIVE_SECONDS: Final = 75
 UNREAD_SECONDS: Final = 60.0
 """While there is something to read, and the client takes none of it."""
 
+_GATHERED_BYTES: Final = 64 * 1024  # more than that is not held back
 _TICKS: Final = 10  # of 0.1 s, in uvicorn's own loop
 _SHUTDOWN_SECONDS: Final = 5
 _RESET: Final = struct.pack("ii", 1, 0)
 
 _log = log.get(__name__)
+
+
+class _Gathering:
+    """A transport that sends what is written in one turn of the loop at once: uvicorn writes an answer in two parts.
+
+    Two messages would wake the client for a head with which it can do nothing.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send `data` in its turn."""
+        if not self._parts:
+            self._loop.call_soon(self._send)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > _GATHERED_BYTES:
+            self._send()
+
+    def write_eof(self) -> None:
+        """No more will be sent."""
+        self._send()
+        self._transport.write_eof()
+
+    def close(self) -> None:
+        """Send what was written, then close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        parts, self._parts, self._size = self._parts, [], 0
+        if parts:
+            self._transport.write(b"".join(parts))
 
 
 class Connection(HttpToolsProtocol):
@@ -54,6 +95,11 @@ class Connection(HttpToolsProtocol):
         self._unfinished_bytes = 0
         self._unread_bytes = 0
         self._drained_at = self._since
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has come."""
+        super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", _Gathering(transport))
 
     def data_received(self, data: bytes) -> None:
         """Parse, but for what comes behind a refusal."""
