@@ -99,15 +99,15 @@ class Doorbell:
 class Bellboy:
     """The API's background thread: takes rings behind commits, so that no request ever waits for Redis.
 
-    What cannot be rung, or should not because the queue is long, goes to `unring`, in batches. For a moment after that,
-    `has_room` says no, so that jobs are left to the dispatcher as they are made.
+    What cannot be rung, or should not because the queue is long, goes to `unring`, in batches. After that jobs are left
+    to the dispatcher as they are made (`may_ring`), but for one in a while, which tries whether there is room again.
     """
 
     def __init__(self, doorbell: Doorbell, unring: Callable[[Sequence[Ring]], None]) -> None:
         self._doorbell = doorbell
         self._unring = unring
         self._waiting: queues.SimpleQueue[Ring | None] = queues.SimpleQueue()
-        self._left_until: dict[str, float] = {}
+        self._tried_at: dict[str, float] = {}  # only queues that had no room when it was last seen
         self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
 
     def start(self) -> None:
@@ -121,9 +121,15 @@ class Bellboy:
             return False
         return True
 
-    def has_room(self, queue: str) -> bool:
-        """Whether a job that is made now is to be rung for from here, by what was last seen of its queue."""
-        return time.monotonic() >= self._left_until.get(queue, 0.0)
+    def may_ring(self, queue: str) -> bool:
+        """Whether a job that is made now is to be rung for from here."""
+        tried_at = self._tried_at.get(queue)
+        if tried_at is None:
+            return True
+        if time.monotonic() - tried_at < _LEFT_SECONDS:
+            return False
+        self._tried_at[queue] = time.monotonic()
+        return True
 
     def ring(self, ring: Ring) -> None:
         """Ring for a job that was committed; returns at once."""
@@ -156,5 +162,7 @@ class Bellboy:
                 _log.warning("doorbell.failed", queue=queue, count=len(rings), error=str(error))
                 left = rings
             if left:
-                self._left_until[queue] = time.monotonic() + _LEFT_SECONDS
+                self._tried_at[queue] = time.monotonic()
                 self._unring(left)
+            else:
+                self._tried_at.pop(queue, None)

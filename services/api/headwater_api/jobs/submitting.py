@@ -130,7 +130,7 @@ def request_of(request: Request, order: Order) -> dict[str, Any]:
         "types": registry.types_with(order.kind.capability),
         "kind": order.kind.name,
         "queue": order.kind.queue.value,
-        "rung": held.bellboy.has_room(order.kind.queue.value),
+        "rung": held.bellboy.may_ring(order.kind.queue.value),
         "params": dict(order.params),
         "draft": order.draft,
         "sealed": list(order.sealed),
