@@ -92,8 +92,9 @@ def claim(
         running_limit=settings.running_per_organization,
         source_limit=settings.running_per_source,
     )
-    # Three statements in one message; without an owner to act for, the others find nothing.
-    with connection.pipeline(), connection.transaction():
+    # Three statements in one message, which is a transaction; without an owner to act for, the others find nothing.
+    # `connection.transaction()` would ask Postgres twice more.
+    with connection.pipeline():
         db.run(connection, statements.act_for_owner(job_id))
         db.run(connection, statements.hold_organization())
         claimed = db.run(connection, statement)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -84,6 +85,25 @@ def test_who_waits_is_woken_by_claim_and_outcome(
         lifecycle.record(connection, claim, PASSED, DONE, settings=settings)
         assert heard() == ([str(claim.job_id)], "succeeded")
         assert not list(waiter.notifies(timeout=0))
+
+
+def test_a_claim_asks_postgres_once(
+    connection: Connection, submit: Submit, settings: JobSettings, tmp_path: Path
+) -> None:
+    """In one transaction, whose commit alone does not wait for the disk."""
+    for answer in (submit(), submit()):  # what the first one prepares, the second one has
+        with (tmp_path / "messages").open("w") as messages:
+            connection.pgconn.trace(messages.fileno())
+            claimed(connection, answer, settings)
+            connection.pgconn.untrace()
+    assert (tmp_path / "messages").read_text().count("ReadyForQuery") == 1
+    job_id = UUID(submit()["job"]["id"])
+    connection.execute("set synchronous_commit = on")  # a server of tests has it off
+    with connection.pipeline():
+        db.run(connection, statements.act_for_owner(job_id))
+        within = connection.execute("select current_setting('synchronous_commit') as it")
+    behind = connection.execute("select current_setting('synchronous_commit') as it")
+    assert (within.fetchone(), behind.fetchone()) == ({"it": "off"}, {"it": "on"})
 
 
 def test_of_many_claims_at_once_one_wins(
