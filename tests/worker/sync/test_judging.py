@@ -1,9 +1,15 @@
 """Judging a block at once gives what judging its records one by one gives."""
 
+import json
+
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from headwater.errors import JobError
 from headwater_worker.sync.formats.base import Block, Refusal
+from headwater_worker.sync.formats.table import Table
 from headwater_worker.sync.judging import Judge
 from headwater_worker.sync.validation import Schema
 
@@ -52,3 +58,85 @@ def test_what_is_no_record_takes_a_number():
     entries = [*_entries(set()), Refusal(101, "not_json", "No."), *_entries(set())]
     judged = Judge(None, load_id=7).judge(Block(entries))
     assert (judged.parsed, [number for number, _ in judged.refusals]) == (201, [101])
+
+
+_NAMES = ["a", "a/b", "c~d", "e%2Ff g", "é", "", "$id", "#"]
+_CELLS = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 3), st.sampled_from([2**63, 2.0, 2.5, "", "x", "2026-02-30"])
+)
+_PARTS = st.sampled_from(
+    [
+        True,
+        False,
+        {},
+        {"type": "integer", "minimum": 0},
+        {"type": ["string", "null"], "maxLength": 0},
+        {"type": "number", "maximum": 2, "exclusiveMaximum": True},
+        {"exclusiveMaximum": 2},
+        {"enum": [1, "x", None]},
+        {"const": False},
+        {"format": "date"},
+        {"$ref": "#"},
+        {"$ref": "#/$defs/one"},
+        {"$ref": "#/properties/a", "type": "string"},
+        {"anyOf": [{"$ref": "#/$defs/one"}, {"type": "null"}]},
+        {"$id": "https://example.com/part", "$ref": "#/$defs/one", "$defs": {"one": {"type": "string"}}},
+        {"$anchor": "here"},
+        {"$ref": "#here"},
+        {"not": {"type": "string"}},
+        {"if": {"type": "string"}, "then": {"minLength": 1}},
+    ]
+)
+_DRAFTS = [None, *(f"http://json-schema.org/draft-0{number}/schema#" for number in (4, 6, 7))]
+_DRAFTS += [f"https://json-schema.org/draft/{name}/schema" for name in ("2019-09", "2020-12")]
+_WHOLE = {
+    "type": st.sampled_from(["object", ["null", "object"], "string"]),
+    "required": st.lists(st.sampled_from(_NAMES), max_size=2, unique=True),
+    "additionalProperties": st.one_of(st.booleans(), _PARTS),
+    "title": st.just("t"),
+    "$id": st.just("https://example.com/whole"),
+    "$ref": st.just("#/$defs/one"),
+    "minProperties": st.integers(1, 3),
+    "propertyNames": st.just({"maxLength": 2}),
+    "patternProperties": st.just({"^a": {"type": "string"}}),
+    "$dynamicAnchor": st.just("whole"),
+}
+_OBJECTS = st.fixed_dictionaries(
+    {
+        "properties": st.dictionaries(st.sampled_from(_NAMES), _PARTS, max_size=4),
+        "$defs": st.just({"one": {"minimum": 1}}),
+    },
+    optional=_WHOLE,
+)
+
+
+@st.composite
+def _tables(draw):
+    names = draw(st.lists(st.sampled_from(_NAMES), min_size=1, max_size=4, unique=True))
+    count = draw(st.integers(1, 5))
+    columns = [draw(st.lists(_CELLS, min_size=count, max_size=count)) for _ in names]
+    values = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return Table(names, columns, [*range(2, count + 2)], [json.dumps(value).encode() for value in values])
+
+
+@given(whole=_OBJECTS, draft=st.sampled_from(_DRAFTS), entries=_tables())
+@settings(max_examples=1_000, deadline=None)
+def test_by_column_as_one_by_one(whole, draft, entries):
+    """Whatever a schema says beside its properties, of whatever draft, and whatever columns are called."""
+    schema = whole if draft is None else {"$schema": draft, **whole}
+    try:
+        compiled = Schema(schema)
+    except JobError:
+        return  # not of that draft, or refers to nothing
+    together, alone = (Judge(compiled, load_id=7) for _ in range(2))
+    assert together.judge(Block(entries)) == alone.judge(Block([*entries], suspect=True))
+
+
+@pytest.mark.parametrize("bad", _BAD.values(), ids=_BAD)
+def test_some_of_a_column_are_refused(bad):
+    """None, some, many in a row, and all."""
+    values = [-1 if number in bad else number for number in range(100)]
+    raws = [orjson.dumps({"n": value}) for value in values]
+    schema = Schema({"properties": {"n": {"minimum": 0}}, "required": ["n"]})
+    judged = Judge(schema, load_id=7).judge(Block(Table(["n"], [values], [None] * 100, raws)))
+    assert [number for number, _ in judged.refusals] == [number + 1 for number in sorted(bad)]

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from headwater_worker.sync import storable, validation
 from headwater_worker.sync.formats.base import Block, Refusal, excerpt
+from headwater_worker.sync.formats.table import Table
 
 HEAD: Final = struct.Struct(">hiqiqib")
 """One row of a binary COPY into `item`, up to the JSON text: three fields, each with its length; 1 is jsonb's version.
@@ -86,9 +87,16 @@ class Judge:
     def _together(self, block: Block) -> Judged | None:
         """As `_one_by_one`, in a third of the time; None where a record of the block has to be looked at by itself."""
         entries = block.entries
-        if block.suspect or {*map(type, entries)} != {tuple}:
+        if block.suspect or not entries:
             return None
-        lines, raws, values = zip(*entries, strict=True)
+        lines: Sequence[Any]
+        raws: Sequence[bytes]
+        if isinstance(entries, Table):
+            lines, raws = entries.lines, entries.raws
+        elif {*map(type, entries)} == {tuple}:
+            lines, raws, values = zip(*entries, strict=True)
+        else:
+            return None
         sizes = [len(raw) + 1 for raw in raws]
         if max(sizes) > _SHALLOW_BYTES and any(map(storable.is_odd, raws)):
             return None
@@ -96,14 +104,15 @@ class Judge:
         refusals: list[tuple[int, Refusal]] = []
         schema = self._schema
         if schema is not None:
-            valid = schema.which(values)
+            valid = schema.which_of(entries) if isinstance(entries, Table) else schema.which(values)
             if not all(valid):
                 refusals = [
-                    (number, _mismatch(schema, entry))  # type: ignore[arg-type]
-                    for number, entry, is_valid in zip(numbers, entries, valid, strict=True)
-                    if not is_valid
+                    (numbers[at], _mismatch(schema, entries[at]))  # type: ignore[arg-type]
+                    for at in range(len(entries))
+                    if not valid[at]
                 ]
-                numbers, lines, raws, sizes = ([*compress(these, valid)] for these in (numbers, lines, raws, sizes))
+                numbers, lines = [*compress(numbers, valid)], [*compress(lines, valid)]
+                raws, sizes = [*compress(raws, valid)], [*compress(sizes, valid)]
         rows: list[bytes] = [b""] * (2 * len(raws))
         same = HEAD.pack(3, 8, self._load_id, 8, 0, 0, 1)[:_SAME_BYTES]
         rows[::2] = map(_ROW_HEAD.pack, repeat(same), numbers, sizes, repeat(1))

@@ -7,6 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from headwater_worker.sync.formats import csv_text
+from headwater_worker.sync.formats.base import Options
+
 _CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), max_size=6)
 
 
@@ -122,6 +125,27 @@ def test_cells_take_the_types_of_the_schema(parse):
         {"i": " x", "n": None, "b": False, "s": None, "other": "9"},
         {"i": 12345678901234567890123, "n": "nan", "b": "yes", "s": "a", "other": ""},
     ]
+
+
+_TYPED = {"properties": {"n": {"type": "number"}, "i": {"type": ["integer", "null"]}, "b": {"type": "boolean"}}}
+_COLUMNS = {
+    "n": st.sampled_from(["1", "2.5", "3.50", "1e3", "18446744073709551616", "", "x"]),
+    "i": st.sampled_from(["1", "-2", "+3", "", "\udcff", "12345678901234567890123"]),
+    "b": st.sampled_from(["true", "0", "FALSE", "x"]),
+    'a"\\': st.sampled_from(["", "a", "é", '"', "\\", "\0", "\n", "\x1f", "\udce9", "😀"]),
+}
+
+
+@given(rows=st.lists(st.tuples(*_COLUMNS.values()), min_size=1, max_size=4))
+@settings(max_examples=500, deadline=None)
+def test_rows_by_column_as_one_by_one(rows):
+    """Records, their values and lines, refusals, and whether they are suspect."""
+    table = csv_text._Table(",", Options(schema=_TYPED))
+    table.of_rows([[*_COLUMNS]], [1])
+    lines = [*range(2, len(rows) + 2)]
+    together, alone = table.of_columns([*zip(*rows, strict=True)], lines), table._one_by_one(rows, lines)
+    assert [*map(repr, together.entries)] == [*map(repr, alone.entries)]
+    assert together.suspect == alone.suspect
 
 
 @given(

@@ -10,7 +10,10 @@ from decimal import Decimal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from headwater_worker.sync.formats import parquet
 from headwater_worker.sync.formats.choice import format_of, is_format
 
 
@@ -18,6 +21,42 @@ def _parquet(**columns):
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
+
+
+_TEXT = st.text(st.sampled_from([*'ab,"\\\n\0\x1e\x1f', "é", "😀"]), max_size=4)
+_KINDS = {
+    pa.int8(): st.integers(-128, 127),
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.uint64(): st.integers(0, 2**64 - 1),
+    pa.float32(): st.floats(width=32),
+    pa.float64(): st.floats(),
+    pa.bool_(): st.booleans(),
+    pa.string(): _TEXT,
+}
+
+
+@st.composite
+def _batches(draw):
+    """Batches, also slices of larger ones, whose names may come twice, and cells seldom be missing."""
+    names = draw(st.lists(_TEXT, min_size=1, max_size=4))
+    rows, begin = draw(st.integers(1, 5)), draw(st.integers(0, 3))
+    columns = []
+    for _ in names:
+        kind = draw(st.sampled_from([*_KINDS]))
+        cells = draw(st.lists(_KINDS[kind], min_size=begin + rows, max_size=begin + rows))
+        if draw(st.integers(0, 9)) == 9:
+            cells[-1] = None
+        columns.append(pa.array(cells, kind))
+    return pa.RecordBatch.from_arrays(columns, names).slice(begin)
+
+
+@given(batch=_batches())
+@settings(max_examples=500, deadline=None)
+def test_parquet_by_column_as_row_by_row(batch):
+    """Records, their values, and whether they are suspect."""
+    together, alone = parquet._block(batch, parsed=True), parquet._odd_block(batch, parsed=True)
+    assert [*map(repr, together.entries)] == [*map(repr, alone.entries)]
+    assert together.suspect == alone.suspect
 
 
 def test_parquet_values_become_json(parse):

@@ -44,7 +44,7 @@ class Block:
     `member`: whose they are, in an archive. `faults`: what is wrong with it beside its records.
     """
 
-    entries: list[Record | Refusal]
+    entries: Sequence[Record | Refusal]
     suspect: bool = False
     member: str | None = None
     faults: Sequence[Refusal] = ()

@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
+
+from headwater_worker.sync.formats import table
+
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,4000}")
 _NUMBER_TEXT: Final = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
 _NUMBER: Final = re.compile(_NUMBER_TEXT)
@@ -18,6 +22,9 @@ _INTEGERS: Final = re.compile(r"(?:[+-]?[0-9]{1,4000}+\n)*+")
 _NUMBERS: Final = re.compile(rf"(?:{_NUMBER_TEXT}\n)*+")
 _NO_INTEGER: Final = re.compile(r"[.eE]")
 _INFINITE: Final = float("inf")
+_WHOLE: Final = frozenset({int})
+_NUMERIC: Final = frozenset({int, float})
+_LARGE: Final = 2**63
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,40 @@ class Cell:
             return number if abs(number) != _INFINITE else cell
         return _BOOLEANS.get(text.lower(), cell) if self.logical else cell
 
-    def each(self, cells: Sequence[str]) -> Sequence[Any]:
-        """`one` of each cell, quicker where all are of one kind. Raises `ValueError` where that went wrong."""
+    def each(self, cells: Sequence[str]) -> tuple[Sequence[Any], Sequence[str]]:
+        """`one` of each cell, quicker where all are of one kind, and their JSON texts.
+
+        Raises `TypeError` and `ValueError` where that went wrong.
+        """
+        if self.whole and not self.textual and (found := self._numbers(cells)):
+            return found
+        values = self._values(cells)
+        return values, table.scalars(values)
+
+    def _numbers(self, cells: Sequence[str]) -> tuple[Sequence[Any], Sequence[str]] | None:
+        """As `each` for numbers that are written as in JSON; None for others."""
+        text = f"[{','.join(cells)}]"
+        try:
+            values = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return None
+        # A cell with a comma would be two.
+        if len(values) != len(cells) or not {*map(type, values)} <= (_NUMERIC if self.fractional else _WHOLE):
+            return None
+        written = orjson.dumps(values).decode()
+        if written == text:
+            return values, cells
+        # What JSON takes in other ways than `one`: longer exponents, and integers beyond 64 bits as floats.
+        if "e" in text or "E" in text or not -_LARGE < min(values) <= max(values) < _LARGE:
+            return None
+        return values, written[1:-1].split(",")
+
+    def _values(self, cells: Sequence[str]) -> Sequence[Any]:
         if self.textual:
             return [*map(self.one, cells)]
         if not self.whole:
-            known = self.logical and {*cells} <= _SPELLINGS.keys()
-            return [_SPELLINGS[cell] for cell in cells] if known else [*map(self.one, cells)]
+            values = [*map(_SPELLINGS.get, cells)] if self.logical else [None]
+            return [*map(self.one, cells)] if None in values else values
         text = "\n".join(cells) + "\n"
         if _INTEGERS.fullmatch(text):
             return [*map(int, cells)]

@@ -4,6 +4,7 @@ import codecs
 import io
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Final
 
 from headwater_worker.sync.formats.base import LARGEST_RECORD_BYTES, Unreadable
@@ -80,15 +81,15 @@ class Lines:
 
 def columns(text: str, delimiter: str, width: int) -> Sequence[Sequence[str]]:
     """The cells of lines without quotes, by column; nothing where lines are blank, ragged or end in an odd way."""
-    if "\r" in text:
+    lines = text.split("\r\n" if text.endswith("\r\n") else "\n")
+    # Behind the last end of a line is nothing.
+    if lines.pop() or (width == 1 and "" in lines):
+        return ()
+    whole = delimiter.join(lines)
+    if "\r" in whole or "\n" in whole:
         text = text.replace("\r\n", "\n")
-    if "\r" in text or not text.endswith("\n"):
+        return () if "\r" in text else columns(text, delimiter, width)
+    if {*map(str.count, lines, repeat(delimiter))} != {width - 1}:
         return ()
-    # An end of line becomes a cell of its own; each has to stand behind `width` others.
-    cells = text.replace("\n", f"{delimiter}\n{delimiter}").split(delimiter)
-    del cells[-1]
-    ends = cells[width :: width + 1]
-    if len(cells) != len(ends) * (width + 1) or not len(ends) == ends.count("\n") == text.count("\n"):
-        return ()
-    found = [cells[number :: width + 1] for number in range(width)]
-    return () if width == 1 and "" in found[0] else found
+    cells = whole.split(delimiter)
+    return [cells[number::width] for number in range(width)]

@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from headwater_worker.sync import storable
-from headwater_worker.sync.formats import csv_cells, csv_lines, objects
+from headwater_worker.sync.formats import csv_cells, csv_lines, table
 from headwater_worker.sync.formats.base import (
     LARGEST_RECORD_BYTES,
     Block,
@@ -145,16 +145,16 @@ class _Rows:
 
 
 def _records(rows: _Rows, options: Options) -> Iterator[Block]:
-    table = _Table(rows.delimiter, options)
+    records = _Table(rows.delimiter, options)
     while not rows.over and rows.broken is None:
-        columns, places = rows.take_columns(table.width)
+        columns, places = rows.take_columns(records.width)
         if columns:
-            yield table.of_columns(columns, places)
+            yield records.of_columns(columns, places)
             continue
         found, lines, refusal = rows.take()
-        block = table.of_rows(found, lines)
+        block = records.of_rows(found, lines)
         if refusal is not None:
-            block.entries.append(refusal)
+            block = Block([*block.entries, refusal], block.suspect)
         yield block
     if rows.broken is not None:
         raise rows.broken
@@ -168,7 +168,7 @@ class _Table:
         self._options = options
         self._names: list[str] = []
         self._cells: Mapping[str, Cell] = {}
-        self._make = objects.maker(())
+        self._write = table.writer((), ())
 
     @property
     def width(self) -> int:
@@ -184,7 +184,7 @@ class _Table:
             header = self._options.csv.header
             self._names = _names(rows[0] if header else [""] * len(rows[0]), lines[0])
             self._cells = csv_cells.conversions(self._names, self._options.schema)
-            self._make = objects.maker(self._names)
+            self._write = table.writer(self._names, {*self._names} - self._cells.keys())
             if header:
                 rows, lines = rows[1:], lines[1:]
         if {*map(len, rows)} == {len(self._names)}:
@@ -193,16 +193,16 @@ class _Table:
 
     def of_columns(self, columns: Sequence[Sequence[str]], lines: Sequence[int]) -> Block:
         """A record or a refusal for each row of these, which have a column for each name."""
-        converted: list[Sequence[Any]] = [*columns]
         try:
-            for number, name in enumerate(self._names):
-                if name in self._cells:
-                    converted[number] = self._cells[name].each(columns[number])
-            values = self._make(converted)
-            raws = [*map(orjson.dumps, values)]
+            found = [
+                (cells, table.texts(cells)) if cell is None else cell.each(cells)
+                for cell, cells in zip(map(self._cells.get, self._names), columns, strict=True)
+            ]
+            values, texts = zip(*found, strict=True)
+            raws = self._write(texts)
         except (TypeError, ValueError):  # something about them is odd: each for itself
             return self._one_by_one([*zip(*columns, strict=True)], lines)
-        return Block([*zip(lines, raws, values, strict=True)], storable.may_hold_nul(raws))
+        return Block(table.Table(self._names, values, lines, raws), storable.may_hold_nul(raws))
 
     def _one_by_one(self, rows: Sequence[Sequence[str]], lines: Sequence[int]) -> Block:
         entries = [

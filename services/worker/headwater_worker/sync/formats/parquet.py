@@ -4,7 +4,6 @@ import base64
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from itertools import repeat
 from typing import Any, Final
 
 import orjson
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headwater_worker.sync import storable
-from headwater_worker.sync.formats import objects
+from headwater_worker.sync.formats import table
 from headwater_worker.sync.formats.base import READ_BYTES, Block, Options, Record, Refusal, Source, Unreadable
 from headwater_worker.sync.formats.spooling import spool, spooled
 
@@ -54,12 +53,18 @@ def _batch_rows(metadata: pq.FileMetaData) -> int:
 
 def _block(batch: pa.RecordBatch, *, parsed: bool) -> Block:
     """Rows as JSON texts; as values too, if somebody is going to validate them."""
-    columns = [_plain_cells(column) for column in batch.columns]
-    if not all(cells is not None for cells in columns) or not columns:
+    names = batch.schema.names
+    columns = [cells for column in batch.columns if (cells := _plain_cells(column)) is not None]
+    # Of two columns of one name the last one counts, in the place of the first.
+    if len(columns) < len(names) or not names or len({*names}) < len(names):
         return _odd_block(batch, parsed=parsed)
-    values = objects.maker(batch.schema.names)(columns)  # type: ignore[arg-type]
-    raws = [*map(orjson.dumps, values)]
-    return Block([*zip(repeat(None, len(raws)), raws, values, strict=True)], suspect=storable.may_hold_nul(raws))
+    strings = {name for name, kind in zip(names, batch.schema.types, strict=True) if pa.types.is_string(kind)}
+    texts = [
+        table.texts(cells) if name in strings else table.scalars(cells)
+        for name, cells in zip(names, columns, strict=True)
+    ]
+    raws = table.writer(names, strings)(texts)
+    return Block(table.Table(names, columns, [None] * len(raws), raws), suspect=storable.may_hold_nul(raws))
 
 
 def _odd_block(batch: pa.RecordBatch, *, parsed: bool) -> Block:
