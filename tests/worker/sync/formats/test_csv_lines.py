@@ -79,7 +79,7 @@ def test_a_file_that_breaks_off_keeps_its_whole_lines(parse):
 
 
 @pytest.mark.parametrize(
-    "text", ["1,2\n3\n", "1\n2,3\n", "1,2\n\n", "1\n2,3,4\n", "1,2\r3,4\n", "1,2", "1,2,3\n", "\n"]
+    "text", ["1,2\n3\n", "1\n2,3\n", "1,2\n\n", "1\n2,3,4\n", "1,2\r3,4\n", "1,2", "1,2\n3,4", "1,2,3\n", "\n"]
 )
 def test_odd_lines_are_not_split_at_once(text):
     """Even where as many cells come out of it as of even rows."""
