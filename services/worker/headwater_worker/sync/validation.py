@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, NoReturn
 from urllib.parse import quote
@@ -104,16 +104,18 @@ class _Columns:
         """Whether records with these members are valid if each of them is."""
         return self._required.issubset(names) and (self._is_open or all(name in self._properties for name in names))
 
-    def refused(self, name: str, cells: Sequence[Any], *, after: int = 0) -> Iterator[int]:
-        """Which values of a member are not valid; counted from `after`."""
+    def refused(self, name: str, cells: Sequence[Any]) -> list[int]:
+        """Which values of a member are not valid."""
         if name not in self._properties or self._are_valid({name: cells}):
-            return
-        half = len(cells) // 2
-        if half:
-            yield from self.refused(name, cells[:half], after=after)
-            yield from self.refused(name, cells[half:], after=after + half)
-        else:
-            yield after
+            return []
+        begins = range(0, len(cells), _TOGETHER)
+        odd = [begin for begin in begins if not self._are_valid({name: cells[begin : begin + _TOGETHER]})]
+        return [
+            at
+            for begin in odd
+            for at, cell in enumerate(cells[begin : begin + _TOGETHER], begin)
+            if not self._are_valid({name: [cell]})
+        ]
 
 
 def _is_of_members(schema: Mapping[str, Any]) -> bool:
