@@ -33,6 +33,7 @@ from headwater_cli.logins import Service
 BIG: Final = {
     "job", "job_attempt", "job_progress", "job_summary", "event", "audit_entry", "audit_chain", "webhook_delivery",
     "webhook_attempt", "file", "load", "item", "item_key", "reject", "idempotency_record", "sealed_credential",
+    "data_source", "data_source_version", "data_source_totals",
 }  # fmt: skip
 SIZES: Final = filling.Sizes(organizations=10, sources=50, jobs=2_000, files=2_500, items_per_file=10)
 FULLER: Final = 1_000

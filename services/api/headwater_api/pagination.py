@@ -18,7 +18,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, Field
-from sqlalchemy import ColumnElement, Row, Select, Subquery, and_, false, literal, or_, tuple_
+from sqlalchemy import ColumnElement, Integer, Row, Select, Subquery, and_, bindparam, false, literal, or_, tuple_
 from sqlmodel import Session
 from starlette.requests import Request
 
@@ -186,7 +186,7 @@ def fetch(
     statement = statement.add_columns(
         *(order.key.column.label(name) for order, name in zip(orders, names, strict=True))
     )
-    statement = statement.order_by(*(order.clause() for order in orders)).limit(query.page_size + 1)
+    statement = statement.order_by(*(order.clause() for order in orders)).limit(_stated(query.page_size + 1))
     if shown is not None:
         page = statement.subquery("page")
         statement = shown(page)
@@ -203,6 +203,11 @@ def fetch(
 def page_of(entries: list[Entry], next_cursor: str | None) -> Page[Entry]:
     """The answer of a list."""
     return Page(data=entries, next_cursor=next_cursor, has_more=next_cursor is not None)
+
+
+def _stated(rows: int) -> ColumnElement[int]:
+    """A number that stands in the text: a plan for any values has to know that it is for a page."""
+    return bindparam(None, rows, Integer, literal_execute=True)
 
 
 def _behind(orders: Sequence[Order], values: Sequence[Any]) -> ColumnElement[bool]:

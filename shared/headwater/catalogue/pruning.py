@@ -147,7 +147,7 @@ def close_deleted_sources(*, retention_days: int) -> Statement:
         """
         update load set closed_at = now() - make_interval(secs => %(kept_seconds)s + 1) where id = any(array(
             select l.id from load l join data_source s on s.id = l.data_source_id
-            where s.deleted_at < now() - make_interval(days => %(retention_days)s)
+            where s.deleted_at is not null and s.deleted_at < now() - make_interval(days => %(retention_days)s)
               and l.valid_from is not null and l.closed_at is null and l.emptied_at is null limit 1000
         ))
         """,

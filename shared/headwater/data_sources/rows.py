@@ -4,13 +4,15 @@ A `DataSource` row changes only by users. What jobs learn stands in `DataSourceT
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
     CheckConstraint,
+    Column,
+    Computed,
     ForeignKey,
     Identity,
     Index,
@@ -48,6 +50,12 @@ class Project(SQLModel, table=True):
     deleted_at: datetime | None = Field(default=None, sa_type=MOMENT)
 
 
+# What a search compares, by the database's own idea of lower case. Never shown, so that no row brings it along.
+SEARCHED: Final = tuple(
+    Column(f"{name}_lowered", Text, Computed(f"lower({name})", persisted=True)) for name in ("name", "description")
+)
+
+
 class DataSource(SQLModel, table=True):
     """A registered place where data lives.
 
@@ -56,7 +64,9 @@ class DataSource(SQLModel, table=True):
     """
 
     __tablename__ = "data_source"
+    __mapper_args__ = {"exclude_properties": [column.name for column in SEARCHED]}
     __table_args__ = (
+        *SEARCHED,
         Index("uq_data_source_name", "project_id", "env", "name", unique=True, postgresql_where=_LIVE),
         Index("ix_data_source_page", "organization_id", "created_at", "id", postgresql_where=_LIVE),
         Index("ix_data_source_project", "project_id", "created_at", "id", postgresql_where=_LIVE),
@@ -64,6 +74,8 @@ class DataSource(SQLModel, table=True):
         Index("ix_data_source_name", "organization_id", "name", "id", postgresql_where=_LIVE),
         Index("ix_data_source_updated_at", "organization_id", "updated_at", "id", postgresql_where=_LIVE),
         Index("ix_data_source_tags", "tags", postgresql_using="gin", postgresql_where=_LIVE),
+        Index("ix_data_source_type", "organization_id", "type", "created_at", "id", postgresql_where=_LIVE),
+        Index("ix_data_source_deleted", "id", postgresql_where=text("deleted_at is not null")),
     )
 
     id: UUID = Field(default_factory=ids.new, primary_key=True)
@@ -114,6 +126,13 @@ class DataSourceTotals(SQLModel, table=True):
         *(
             Index(f"ix_data_source_totals_{column}", "organization_id", column, "data_source_id")
             for column in ("item_count", "error_count", "last_sync_at")
+        ),
+        # Backwards, that of last_sync_at has those without a value first.
+        Index(
+            "ix_data_source_totals_newest_sync",
+            "organization_id",
+            text("last_sync_at desc nulls last"),
+            text("data_source_id desc"),
         ),
     )
 

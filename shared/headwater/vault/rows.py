@@ -53,7 +53,10 @@ class SealedCredential(SQLModel, table=True):
     """
 
     __tablename__ = "sealed_credential"
-    __table_args__ = (Index(None, "organization_id"), Index(None, "key_id", "subject_id", "field"))
+    __table_args__ = (
+        Index(None, "organization_id", "subject_id"),
+        Index(None, "key_id", "subject_id", "field"),
+    )
 
     subject_id: UUID = Field(primary_key=True)
     field: str = Field(primary_key=True, sa_type=Text)

@@ -304,6 +304,24 @@ def test_filters_and_sorts_walk_every_source_once(client: httpx2.Client, sources
     assert client.get(sources, params={"owner": "user_x"}).status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ("grün", ["Grün Café", "alles GRÜN"]), ("CAFÉ", ["Grün Café"]), ("gruen", []), ("ПРИВЕТ", ["привет"]),
+        ("100%_a", ["100%_A/b"]), ("100x_a", []), ("%", ["100%_A/b"]), ("A/B", ["100%_A/b"]), ("\\", ["back\\slash"]),
+        ("mirror", ["привет"]), ("café\nmirro", []),
+    ],
+)  # fmt: skip
+def test_a_search_finds_parts_of_names_and_descriptions_in_any_case(
+    client: httpx2.Client, sources: str, part: str, found: list[str]
+) -> None:
+    """Also of letters beyond ASCII; no character stands for others, and a name does not go on in the description."""
+    described = {"привет": "A MIRROR of it", "alles GRÜN": "", "100%_A/b": "", "back\\slash": "", "Grün Café": "Mirro"}
+    for name, description in described.items():
+        client.post(sources, json=body(name=name, description=description)).raise_for_status()
+    assert sorted(source["name"] for source in _walk(client, sources, {"q": part})) == sorted(found)
+
+
 def test_the_audit_log_names_fields_and_holds_no_value(
     client: httpx2.Client, sources: str, source: dict[str, Any], connection: db.Connection
 ) -> None:

@@ -6,19 +6,19 @@ from typing import Any, Final
 from uuid import UUID
 
 from pydantic import Field
-from sqlalchemy import Row, Subquery, Text, case, cast, func, or_, select
+from sqlalchemy import ColumnElement, Row, Subquery, Text, case, cast, exists, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col
 
 from headwater.access.rows import Member
 from headwater.connectors import registry
-from headwater.data_sources.rows import DataSource, DataSourceTotals, DataSourceVersion
+from headwater.data_sources.rows import SEARCHED, DataSource, DataSourceTotals, DataSourceVersion
 from headwater.errors import NotFound
 from headwater.vault.rows import SealedCredential
 from headwater_api import pagination
 from headwater_api.data_sources.schemas import CredentialField, DataSourceRead, LastTest, Status
-from headwater_api.pagination import PageQuery, Selection, SortKey
+from headwater_api.pagination import Cursors, PageQuery, Selection, SortKey
 from headwater_api.wire import MemberId, Person
 
 _Creator = aliased(Member)
@@ -73,45 +73,74 @@ class DataSourceQuery(PageQuery):
         default=None, min_length=1, max_length=200, description="Part of the name or description, in any case."
     )
 
-    @property
-    def asks_for_totals(self) -> bool:
-        """Whether a filter or the order is about what jobs have found."""
-        return bool(self.status) or any(name.removeprefix("-") in _OF_TOTALS for name in self.sort.split(","))
-
-    def narrow(self, statement: Selection) -> Selection:
-        """`statement` with these filters."""
-        for column, values in (
-            (col(DataSource.type), self.type),
-            (col(DataSource.env), self.env),
-            (_STATUS, self.status),
-            (col(DataSource.owner_id), self.owner),
-        ):
-            if values:
-                statement = statement.where(column.in_(values))
+    def filters(self) -> list[ColumnElement[bool]]:
+        """What a data source has to be."""
+        found: list[ColumnElement[bool]] = [
+            column.in_(values)
+            for column, values in (
+                (col(DataSource.type), self.type),
+                (col(DataSource.env), self.env),
+                (_STATUS, self.status),
+                (col(DataSource.owner_id), self.owner),
+            )
+            if values
+        ]
         if self.tag:
-            statement = statement.where(col(DataSource.tags).op("@>")(cast(self.tag, ARRAY(Text))))
+            found.append(col(DataSource.tags).op("@>")(cast(self.tag, ARRAY(Text))))
         if self.is_active is not None:
-            statement = statement.where(col(DataSource.is_active).is_(self.is_active))
+            found.append(col(DataSource.is_active).is_(self.is_active))
         if self.q is not None:
-            columns = (col(DataSource.name), col(DataSource.description))
-            statement = statement.where(or_(*(column.icontains(self.q, autoescape=True) for column in columns)))
-        return statement
+            # Lowered once, and not for each source.
+            part = select(func.lower(self.q)).scalar_subquery()
+            found.append(or_(*(func.strpos(column.collate("C"), part) > 0 for column in SEARCHED)))
+        return found
 
 
-def found(organization_id: UUID, query: DataSourceQuery) -> Selection:
-    """The ids of an organization's live data sources, with what `query` filters and sorts them by."""
-    statement = select(col(DataSource.id)).where(
+def page(
+    session: Session, organization_id: UUID, query: DataSourceQuery, *within: ColumnElement[bool], cursors: Cursors
+) -> tuple[list[DataSourceRead], str | None]:
+    """One page of an organization's live data sources, of those that are `within`, and the cursor of the next page."""
+    filters = [*within, *query.filters()]
+    if not filters and query.sort.removeprefix("-") in _OF_TOTALS:
+        statement, identity = _by_totals(organization_id), col(DataSourceTotals.data_source_id)
+    else:
+        statement, identity = _found(organization_id, query).where(*filters), col(DataSource.id)
+    orders = pagination.sort_orders(query.sort, SORT_KEYS, identity)
+    rows, next_cursor = pagination.fetch(session, statement, orders=orders, query=query, cursors=cursors, shown=_shown)
+    return render(session, rows), next_cursor
+
+
+def _live(organization_id: UUID) -> Selection:
+    return select(col(DataSource.id)).where(
         col(DataSource.organization_id) == organization_id, col(DataSource.deleted_at).is_(None)
     )
-    if not query.asks_for_totals:
+
+
+def _found(organization_id: UUID, query: DataSourceQuery) -> Selection:
+    """The ids of an organization's live data sources, with what `query` filters and sorts them by."""
+    statement = _live(organization_id)
+    if not query.status and not any(name.removeprefix("-") in _OF_TOTALS for name in query.sort.split(",")):
         return statement
     return statement.join(DataSourceTotals, col(DataSourceTotals.data_source_id) == DataSource.id).where(
         col(DataSourceTotals.organization_id) == organization_id
     )
 
 
-def shown(page: Subquery) -> Selection:
-    """The data sources of a page of `found`, as `render` takes them."""
+def _by_totals(organization_id: UUID) -> Selection:
+    """The same ids, walked in an order of the totals.
+
+    `offset 0` keeps it a look for each. As a join, a plan for any organization takes the two tables for independent,
+    expects few rows, and reads both from end to end.
+    """
+    source = _live(organization_id).where(col(DataSource.id) == DataSourceTotals.data_source_id)
+    source = source.correlate(DataSourceTotals).offset(literal_column("0"))
+    return select(col(DataSourceTotals.data_source_id).label("id")).where(
+        col(DataSourceTotals.organization_id) == organization_id, exists(source)
+    )
+
+
+def _shown(page: Subquery) -> Selection:
+    """The data sources of a page of ids, as `render` takes them."""
     return _SHOWN.join(page, page.c.id == DataSource.id)
 
 
@@ -132,7 +161,7 @@ def get(
 
 
 def render(session: Session, rows: Sequence[Row[*tuple[Any, ...]]]) -> list[DataSourceRead]:
-    """Rows of `shown` as they go out; one more look for all their credentials."""
+    """Rows of `_SHOWN` as they go out; one more look for all their credentials."""
     sealed = _sealed_fields(session, [row[0] for row in rows])
     return [_render(row, sealed[row[0].id]) for row in rows]
 

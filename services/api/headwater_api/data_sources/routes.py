@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
-from sqlmodel import Session, col
+from sqlmodel import col
 
 from headwater import db, ids
 from headwater.data_sources.rows import DataSource, Project
@@ -17,7 +17,7 @@ from headwater_api.data_sources.schemas import DataSourceCreate, DataSourceRead,
 from headwater_api.dependencies import ActorDep, DataSourceId, ProjectId, SessionDep, TurnDep
 from headwater_api.guard import GuardedRoute, allow
 from headwater_api.once import Answer, OnceDep
-from headwater_api.pagination import Page, Selection
+from headwater_api.pagination import Page
 from headwater_api.transaction import Transaction, TransactionDep, begin
 
 router = APIRouter(route_class=GuardedRoute, tags=["data sources"])
@@ -84,8 +84,9 @@ def list_data_sources(
     )
     if session.execute(known).first() is None:
         raise NotFound
-    statement = lookup.found(actor.organization_id, query).where(col(DataSource.project_id) == project_id)
-    return _page(session, request, statement, query)
+    within = col(DataSource.project_id) == project_id
+    found = lookup.page(session, actor.organization_id, query, within, cursors=pagination.cursors(request))
+    return pagination.page_of(*found)
 
 
 @router.get("/data-sources", summary="List all data sources")
@@ -94,10 +95,9 @@ def list_all_data_sources(
     request: Request, query: Annotated[DataSourceQuery, Query()], actor: ActorDep, session: SessionDep
 ) -> Page[DataSourceRead]:
     """List the data sources of every project that you may see, with the same filters and sorts."""
-    statement = lookup.found(actor.organization_id, query)
-    if actor.project_ids is not None:
-        statement = statement.where(col(DataSource.project_id).in_(actor.project_ids))
-    return _page(session, request, statement, query)
+    within = [] if actor.project_ids is None else [col(DataSource.project_id).in_(actor.project_ids)]
+    found = lookup.page(session, actor.organization_id, query, *within, cursors=pagination.cursors(request))
+    return pagination.page_of(*found)
 
 
 @router.get(_ONE, summary="Read a data source", responses={200: {"headers": openapi.ETAG}})
@@ -180,15 +180,3 @@ def _change(
     source, revision = lookup.get(transaction.session, transaction.organization_id, **place)
     response.headers["ETag"] = preconditions.etag(revision)
     return source
-
-
-def _page(session: Session, request: Request, statement: Selection, query: DataSourceQuery) -> Page[DataSourceRead]:
-    rows, next_cursor = pagination.fetch(
-        session,
-        query.narrow(statement),
-        orders=pagination.sort_orders(query.sort, lookup.SORT_KEYS, col(DataSource.id)),
-        query=query,
-        cursors=pagination.cursors(request),
-        shown=lookup.shown,
-    )
-    return pagination.page_of(lookup.render(session, rows), next_cursor)
