@@ -1,4 +1,4 @@
-"""Submits that come together are one set of rows, counted and answered once."""
+"""Submits that come together are one set of rows, counted and answered once; lists of data sources read pages."""
 
 from pathlib import Path
 
