@@ -41,6 +41,8 @@ FULLER: Final = 1_000
 MOST_READ: Final = 250
 # Rows that a page may gather before it gives the first one, at a thousand times the size.
 MOST_GATHERED: Final = 25_000
+# Times after which the server has decided whether it plans for any values.
+_UNTIL_KEPT: Final = 7
 _GATHERING: Final = {"Sort", "Hash", "Bitmap Heap Scan", "HashAggregate"}
 
 
@@ -116,6 +118,7 @@ def gathers(connection: Connection, statement: Statement) -> list[str]:
     """What a page reads, or would read in a full database, beyond pages. Nothing of it stays."""
     with connection.transaction(force_rollback=True):
         nodes = _plan(connection, statement, "analyze, timing off, format json")
+        nodes += _plan_in_the_end(connection, statement)
     return [fault for node in nodes if (fault := _read(node) or _gathered(node))]
 
 
@@ -125,6 +128,19 @@ def _plan(connection: Connection, statement: Statement, options: str) -> list[di
     row = cursor.execute(f"explain ({options}) {statement.text}", statement.parameters).fetchone()
     assert row is not None
     return list(_nodes(row["QUERY PLAN"][0]["Plan"]))
+
+
+def _plan_in_the_end(connection: Connection, statement: Statement) -> list[dict[str, Any]]:
+    """The same of the plan that the server keeps, once the driver has prepared it and sent it some times."""
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement.text)))
+    numbered = re.sub(r"%\((\w+)\)s", lambda found: f"${names.index(found[1]) + 1}", statement.text)
+    connection.execute(f"prepare kept as {numbered.replace('%%', '%')}".encode())
+    arguments = f"({', '.join(f'%({name})s' for name in names)})" if names else ""
+    kept = Statement(f"execute kept {arguments}", statement.parameters)  # type: ignore[arg-type]
+    for _ in range(_UNTIL_KEPT):
+        nodes = _plan(connection, kept, "analyze, timing off, format json")
+    connection.execute("deallocate kept")
+    return nodes
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -186,9 +186,9 @@ def fetch(
     statement = statement.add_columns(
         *(order.key.column.label(name) for order, name in zip(orders, names, strict=True))
     )
-    statement = statement.order_by(*(order.clause() for order in orders)).limit(_stated(query.page_size + 1))
+    statement = statement.order_by(*(order.clause() for order in orders)).limit(query.page_size + 1)
     if shown is not None:
-        page = statement.subquery("page")
+        page = statement.limit(_stated(query.page_size + 1)).subquery("page")
         statement = shown(page)
         width = len(statement.column_descriptions)
         values = [page.c[name] for name in names]
@@ -206,7 +206,7 @@ def page_of(entries: list[Entry], next_cursor: str | None) -> Page[Entry]:
 
 
 def _stated(rows: int) -> ColumnElement[int]:
-    """A number that stands in the text: a plan for any values has to know that it is for a page."""
+    """A number that stands in the text: a plan for any values has to know how few rows it joins to."""
     return bindparam(None, rows, Integer, literal_execute=True)
 
 
