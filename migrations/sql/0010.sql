@@ -6,6 +6,7 @@ alter table data_source
     add name_lowered text generated always as (lower(name)) stored,
     add description_lowered text generated always as (lower(description)) stored;
 create index ix_data_source_type on data_source (organization_id, type, created_at, id) where deleted_at is null;
+create index ix_data_source_env on data_source (organization_id, env, created_at, id) where deleted_at is null;
 -- By `id`, though it is asked for `deleted_at`: a plan for any moment takes those before it for a third of the table.
 create index ix_data_source_deleted on data_source (id) where deleted_at is not null;
 -- ix_data_source_totals_last_sync_at, read backwards, has those without a value first.

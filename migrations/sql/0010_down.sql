@@ -160,5 +160,5 @@ drop type job_order;
 
 drop index ix_sealed_credential_organization_id_subject_id;
 create index ix_sealed_credential_organization_id on sealed_credential (organization_id);
-drop index ix_data_source_totals_newest_sync, ix_data_source_deleted, ix_data_source_type;
+drop index ix_data_source_totals_newest_sync, ix_data_source_deleted, ix_data_source_env, ix_data_source_type;
 alter table data_source drop name_lowered, drop description_lowered;

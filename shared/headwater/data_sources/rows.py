@@ -75,6 +75,7 @@ class DataSource(SQLModel, table=True):
         Index("ix_data_source_updated_at", "organization_id", "updated_at", "id", postgresql_where=_LIVE),
         Index("ix_data_source_tags", "tags", postgresql_using="gin", postgresql_where=_LIVE),
         Index("ix_data_source_type", "organization_id", "type", "created_at", "id", postgresql_where=_LIVE),
+        Index("ix_data_source_env", "organization_id", "env", "created_at", "id", postgresql_where=_LIVE),
         Index("ix_data_source_deleted", "id", postgresql_where=text("deleted_at is not null")),
     )
 

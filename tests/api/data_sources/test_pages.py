@@ -65,7 +65,7 @@ def test_what_jobs_found_orders_every_live_source_once(
     [
         {}, {"sort": "created_at"}, {"sort": "name"}, {"sort": "-updated_at"}, {"sort": "item_count"},
         {"sort": "-item_count"}, {"sort": "-error_count"}, {"sort": "last_sync_at"}, {"sort": "-last_sync_at"},
-        {"type": "gcs"}, {"type": "file_upload"},
+        {"type": "gcs"}, {"type": "file_upload"}, {"env": "staging"}, {"env": "test"},
     ],
     ids=str,
 )  # fmt: skip
