@@ -13,6 +13,7 @@ from headwater_worker.sync.formats.base import Record
 
 _Write = Callable[[Sequence[Sequence[str]]], list[bytes]]
 
+# As in `objects`.
 _MOST_WRITTEN_OUT: Final = 100
 # Where cells stand in what is the same in all records; JSON escapes that character.
 _CELL: Final = "\0"
