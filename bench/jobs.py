@@ -22,7 +22,7 @@ from bench import ground
 from bench.measuring import Figure, Report, at_least, at_most, interleaved, median
 from headwater import ids
 
-_SLOTS: Final = 2
+_SLOTS: Final = 8  # as the interactive queue is deployed
 _SOURCES: Final = 64
 _ONE_BY_ONE: Final = 100
 _BURST: Final = 2000
