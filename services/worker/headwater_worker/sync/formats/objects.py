@@ -7,7 +7,7 @@ from typing import Any, Final
 _Make = Callable[[Sequence[Sequence[Any]]], list[dict[str, Any]]]
 
 # More are few rows a batch anyway, and code that is long to compile.
-_MOST_WRITTEN_OUT: Final = 100
+MOST_WRITTEN_OUT: Final = 100
 
 
 def maker(names: Sequence[str]) -> _Make:
@@ -15,13 +15,13 @@ def maker(names: Sequence[str]) -> _Make:
 
     As `dict(zip(names, row))`: of two columns of one name the last one counts, in the place of the first.
     """
-    if 0 < len(names) <= _MOST_WRITTEN_OUT:
+    if 0 < len(names) <= MOST_WRITTEN_OUT:
         make: _Make = _written_out(len(names))(*names)
         return make
     return lambda columns: [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-@lru_cache(maxsize=_MOST_WRITTEN_OUT)
+@lru_cache(maxsize=MOST_WRITTEN_OUT)
 def _written_out(count: int) -> Callable[..., _Make]:
     """Code with a display of `count` pairs: a third of the time of `dict(zip(...))`. Names are arguments of it."""
     names = ", ".join(f"n{number}" for number in range(count))

@@ -13,8 +13,6 @@ from headwater_worker.sync.formats.base import Record
 
 _Write = Callable[[Sequence[Sequence[str]]], list[bytes]]
 
-# As in `objects`.
-_MOST_WRITTEN_OUT: Final = 100
 # Where cells stand in what is the same in all records; JSON escapes that character.
 _CELL: Final = "\0"
 _TEXT: Final = f'"{_CELL}"'
@@ -59,7 +57,7 @@ def writer(names: Sequence[str], texts: Collection[str]) -> _Write:
     """
     members = (f"{orjson.dumps(name).decode()}:{_TEXT if name in texts else _CELL}" for name in names)
     *pieces, last = f"{{{','.join(members)}}}".split(_CELL)
-    if 0 < len(names) <= _MOST_WRITTEN_OUT:
+    if 0 < len(names) <= objects.MOST_WRITTEN_OUT:
         write: _Write = _written_out(len(names))(*pieces, last)
         return write
     return lambda columns: [
@@ -86,7 +84,7 @@ def scalars(values: Sequence[Any]) -> Sequence[str]:
     return whole[1:-1].split(",")
 
 
-@lru_cache(maxsize=_MOST_WRITTEN_OUT)
+@lru_cache(maxsize=objects.MOST_WRITTEN_OUT)
 def _written_out(count: int) -> Callable[..., _Write]:
     """As `objects` does it: one display for a row, a third of the time of joining its pieces."""
     pieces = ", ".join(f"p{number}" for number in range(count))
